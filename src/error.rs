@@ -1,0 +1,392 @@
+//! What can go wrong, sorted by whose fault it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Shorthand for results of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Any error of user code (a teacher, a dataset, a step, a hook).
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Everything that can go wrong. The first two are found before any work is done.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting of a step is out of its range.
+    #[error("step {} ({step}): {invalid}", index + 1)]
+    Setting {
+        /// Place of the step in its pipeline, from 0.
+        index: usize,
+        /// Name of the step.
+        step: String,
+        /// Which setting, its value, and what is allowed.
+        invalid: Invalid,
+    },
+    /// A step cannot be applied to a weight: its shape or its form does not allow it, or the order of the
+    /// steps would undo something.
+    #[error("step {} ({step}) on `{weight}`: {why}", index + 1)]
+    Plan {
+        /// Place of the step in its pipeline, from 0.
+        index: usize,
+        /// Name of the step.
+        step: String,
+        /// Name of the weight, or the pattern that selects none.
+        weight: String,
+        /// The reason.
+        why: Refusal,
+    },
+    /// The values of a weight do not allow the work.
+    #[error("weight `{weight}`: {fault}")]
+    Weight {
+        /// Name of the weight.
+        weight: String,
+        /// The reason.
+        fault: Fault,
+    },
+    /// A strict pipeline left a weight alone.
+    #[error("step `{step}` left `{weight}` alone ({why}), and the pipeline is strict")]
+    Left {
+        /// Name of the step.
+        step: String,
+        /// Name of the weight.
+        weight: String,
+        /// The reason.
+        why: LeftAlone,
+    },
+    /// Two shapes that should agree do not.
+    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// What has the shape: a tensor, a weight, a layer.
+        what: String,
+        /// What fits.
+        expected: Vec<usize>,
+        /// What came.
+        got: Vec<usize>,
+    },
+    /// The network's graph and the model do not fit together.
+    #[error("graph: {0}")]
+    Graph(#[from] GraphError),
+    /// A label is not the number of a class.
+    #[error("label {label} of sample {sample} is out of range: the network has {classes} classes")]
+    Label {
+        /// The label.
+        label: u32,
+        /// Position in the batch.
+        sample: usize,
+        /// Number of outputs of the network.
+        classes: usize,
+    },
+    /// A dataset does not give what the step needs.
+    #[error("dataset: {0}")]
+    Data(&'static str),
+    /// The loss became infinite or not a number.
+    #[error("training diverged in epoch {epoch}, step {step}: loss {loss}")]
+    Diverged {
+        /// Epoch, from 0.
+        epoch: usize,
+        /// Step within the training, from 0.
+        step: usize,
+        /// The loss.
+        loss: f64,
+    },
+    /// A file is not what it should be.
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// This build cannot do it: a Cargo feature is off.
+    #[error("{what} needs the feature `{feature}` of bantam")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// The feature to switch on.
+        feature: &'static str,
+    },
+    /// The pipeline was cancelled through its flag, or stopped by a hook.
+    #[error("cancelled")]
+    Cancelled,
+    /// An error of user code.
+    #[error(transparent)]
+    Other(#[from] BoxError),
+}
+
+impl Error {
+    pub(crate) fn shape(what: impl Into<String>, expected: &[usize], got: &[usize]) -> Self {
+        Self::Shape { what: what.into(), expected: expected.to_vec(), got: got.to_vec() }
+    }
+
+    pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
+        Self::Io { path: path.to_path_buf(), source }
+    }
+
+    pub(crate) fn weight(weight: &str, fault: Fault) -> Self {
+        Self::Weight { weight: weight.to_owned(), fault }
+    }
+}
+
+/// A setting out of range. Made by [`Step::validate`](crate::Step::validate), which does not know its place in a
+/// pipeline.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{setting} = {value}: must be {allowed}")]
+#[non_exhaustive]
+pub struct Invalid {
+    /// Name of the setting.
+    pub setting: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: &'static str,
+}
+
+impl Invalid {
+    /// `setting` has `value` and must be `allowed`: "bits = 9: must be in 1..=8".
+    pub fn new(setting: &'static str, value: impl ToString, allowed: &'static str) -> Self {
+        Self { setting, value: value.to_string(), allowed }
+    }
+
+    /// An error unless `range` holds `value`; NaN is in no range.
+    pub fn unless_in(
+        range: impl std::ops::RangeBounds<f64>,
+        setting: &'static str,
+        value: f64,
+        allowed: &'static str,
+    ) -> Result<(), Self> {
+        if range.contains(&value) { Ok(()) } else { Err(Self::new(setting, value, allowed)) }
+    }
+}
+
+/// Why a step refuses a weight before any work.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// An earlier step already did something that this one would undo.
+    #[error("the weight is already {done}, which {step} would undo; put {step} before that")]
+    TooLate {
+        /// What was done to the weight, for example "pruned".
+        done: &'static str,
+        /// The step that comes too late.
+        step: &'static str,
+    },
+    /// The weight is already in the form that the step makes.
+    #[error("the weight is already {0}")]
+    Already(&'static str),
+    /// A group size or a pattern does not divide the input axis.
+    #[error("{what} of {size} does not divide the {inputs} inputs")]
+    DoesNotDivide {
+        /// "a group" or "a pattern".
+        what: &'static str,
+        /// Its size.
+        size: usize,
+        /// Length of the input axis.
+        inputs: usize,
+    },
+    /// The patterns select no weight of the model.
+    #[error("selects no weight of this model")]
+    SelectsNothing,
+    /// Training was asked for weights that have nothing to train.
+    #[error("nothing to train: {0}")]
+    NothingToTrain(&'static str),
+    /// The step needs a network, and the model has no graph.
+    #[error("the model has no graph: give it one with `Model::with_graph`")]
+    NoGraph,
+    /// The step needs the whole model and cannot be streamed.
+    #[error("needs the whole model in memory: use `run` instead of `run_to`")]
+    NotStreamable,
+    /// A rank at or above break-even saves nothing (only with `strict`).
+    #[error("rank {rank} saves nothing for {rows} x {cols}")]
+    BreakEven {
+        /// The rank.
+        rank: usize,
+        /// Rows of the matrix.
+        rows: usize,
+        /// Columns of the matrix.
+        cols: usize,
+    },
+    /// A reason of a user's own step.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// What is wrong with the values of a weight.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// An entry is NaN or infinite.
+    #[error("entry {index} is {value}")]
+    NotFinite {
+        /// Position in row-major order.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
+    /// The weight is in a form that the operation cannot take.
+    #[error("{0}")]
+    Form(&'static str),
+    /// An operand has the wrong shape.
+    #[error("expected shape {expected:?}, got {got:?}")]
+    Shape {
+        /// What fits.
+        expected: Vec<usize>,
+        /// What came.
+        got: Vec<usize>,
+    },
+    /// A decomposition did not converge.
+    #[error("the singular value decomposition did not converge")]
+    NoConvergence,
+    /// This build cannot do it: a Cargo feature is off.
+    #[error("{what} needs the feature `{feature}` of bantam")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// The feature to switch on.
+        feature: &'static str,
+    },
+    /// The values could not be read from their file.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: Arc<std::io::Error>,
+    },
+    /// A pruned entry has become non-zero, or a mask has been dropped.
+    #[error("step `{0}` brought pruned entries back without saying so in its plan")]
+    MaskDropped(String),
+    /// A reason of a user's own step.
+    #[error("{0}")]
+    Other(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+/// Why a weight was left as it was. Every such case is a row in the [`Report`](crate::Report).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LeftAlone {
+    /// The step does not select it.
+    #[error("not selected")]
+    NotSelected,
+    /// The result would take more bytes than what is there.
+    #[error("would grow")]
+    WouldGrow,
+    /// The rank is at or above break-even: the factors would not be smaller.
+    #[error("rank at or above break-even")]
+    BreakEven,
+    /// It has no entries.
+    #[error("empty")]
+    Empty,
+    /// It has no matrix structure (fewer than two axes).
+    #[error("not a matrix")]
+    NotAMatrix,
+    /// It is already in the form that the step makes.
+    #[error("already in this form")]
+    Already,
+}
+
+/// Why a graph and a model do not fit together.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GraphError {
+    /// The model has no graph.
+    #[error("the model has none: give it one with `Model::with_graph`")]
+    Missing,
+    /// A node names a weight that the model does not have.
+    #[error("the model has no weight `{0}`")]
+    NoWeight(String),
+    /// A node takes its input from a node that comes later or does not exist.
+    #[error("node {node} takes its input from {from}, which does not come before it")]
+    Order {
+        /// The node, from 1; 0 is the input.
+        node: usize,
+        /// Where it takes its input from.
+        from: usize,
+    },
+    /// A setting of a layer makes no sense.
+    #[error("node {node}: {why}")]
+    Node {
+        /// The node, from 1; 0 is the input.
+        node: usize,
+        /// The reason.
+        why: &'static str,
+    },
+}
+
+/// A file that is not what it should be: truncated, lying, or made for something else.
+#[derive(Debug)]
+pub struct FormatError {
+    path: Option<PathBuf>,
+    kind: FormatKind,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FormatKind {
+    #[error("not a safetensors file: {0}")]
+    NotSafetensors(&'static str),
+    #[error("header: {0}")]
+    Header(String),
+    #[error("header of {got} bytes, but the file has {have}")]
+    HeaderLength { got: u64, have: u64 },
+    #[error("the header describes {described} bytes of data, but the file has {have}")]
+    Length { described: u64, have: u64 },
+    #[error("tensor `{name}`: {why}")]
+    Tensor { name: String, why: &'static str },
+    #[error("tensor `{name}`: expected {expected}, got {got}")]
+    TensorType { name: String, expected: String, got: String },
+    #[error("two tensors would be called `{0}`")]
+    Duplicate(String),
+    #[error("{what} is {got}, more than the limit of {limit}")]
+    Limit { what: &'static str, limit: u64, got: u64 },
+    #[error("description of the compressed model: {0}")]
+    Description(String),
+    #[error("written by a newer version of bantam (layout {0})")]
+    Newer(u32),
+    #[error("archive: {0}")]
+    Archive(&'static str),
+    #[error("recipe: {0}")]
+    Recipe(String),
+}
+
+impl FormatError {
+    pub(crate) fn new(kind: FormatKind) -> Self {
+        Self { path: None, kind }
+    }
+
+    /// The same error with the file it is about.
+    pub(crate) fn at(mut self, path: &Path) -> Self {
+        self.path.get_or_insert_with(|| path.to_path_buf());
+        self
+    }
+
+    /// The file, where there is one.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    /// Whether the file has more of something than bantam is willing to read.
+    pub fn is_limit(&self) -> bool {
+        matches!(self.kind, FormatKind::Limit { .. })
+    }
+}
+
+impl std::fmt::Display for FormatError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
+            None => write!(f, "{}", self.kind),
+        }
+    }
+}
+
+impl std::error::Error for FormatError {}
+
+impl From<FormatKind> for Error {
+    fn from(kind: FormatKind) -> Self {
+        Self::Format(FormatError::new(kind))
+    }
+}

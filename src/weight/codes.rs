@@ -1,0 +1,171 @@
+//! [`Codes`]: unsigned integers of 1 to 8 bits, packed at their true width.
+//!
+//! Code `i` occupies bits `i * bits ..` of a little-endian bit stream: the first code sits in the least
+//! significant bits of the first byte. There is no padding between codes.
+
+use super::bytes::Bytes;
+use crate::Fault;
+use std::ops::Range;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Codes {
+    bits: u8,
+    len: usize,
+    bytes: Bytes,
+}
+
+impl Codes {
+    /// Bytes that `len` codes of `bits` bits take.
+    pub fn packed_bytes(bits: u8, len: usize) -> Option<usize> {
+        len.checked_mul(usize::from(bits)).map(|b| b.div_ceil(8))
+    }
+
+    /// Codes that are packed already; `bytes` holds at least `packed_bytes(bits, len)` bytes.
+    pub fn from_packed(bits: u8, len: usize, bytes: Bytes) -> Self {
+        debug_assert!(Self::packed_bytes(bits, len).is_some_and(|n| n <= bytes.len()));
+        Self { bits, len, bytes }
+    }
+
+    pub fn pack(bits: u8, codes: &[u8]) -> Self {
+        let mut packer = Packer::new(bits);
+        packer.extend(codes);
+        packer.finish()
+    }
+
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn stored_bytes(&self) -> usize {
+        (self.len * usize::from(self.bits)).div_ceil(8)
+    }
+
+    pub fn resident_bytes(&self) -> usize {
+        self.bytes.resident()
+    }
+
+    /// The packed form.
+    pub fn packed(&self) -> Bytes {
+        self.bytes.slice(0, self.stored_bytes())
+    }
+
+    /// The codes in `range`, a byte each.
+    pub fn unpack(&self, range: Range<usize>) -> Result<Vec<u8>, Fault> {
+        let bits = usize::from(self.bits);
+        let first = range.start * bits / 8;
+        let last = (range.end * bits).div_ceil(8);
+        let packed = match self.bytes.heap() {
+            Some(all) => std::borrow::Cow::Borrowed(&all[first..last.max(first)]),
+            None => std::borrow::Cow::Owned(self.bytes.read(first, last.saturating_sub(first))?),
+        };
+        Ok(unpack(&packed, range.start * bits - first * 8, bits, range.len()))
+    }
+
+    pub fn load(&self) -> Result<Self, Fault> {
+        Ok(Self { bytes: self.packed().load()?, ..*self })
+    }
+}
+
+fn unpack(packed: &[u8], skip_bits: usize, bits: usize, len: usize) -> Vec<u8> {
+    if bits == 8 {
+        return packed[..len].to_vec();
+    }
+    let mask = (1_u16 << bits) - 1;
+    (0..len)
+        .map(|i| {
+            let at = skip_bits + i * bits;
+            let low = u16::from(packed[at / 8]);
+            let high = packed.get(at / 8 + 1).map_or(0, |b| u16::from(*b) << 8);
+            ((low | high) >> (at % 8) & mask) as u8
+        })
+        .collect()
+}
+
+impl PartialEq for Codes {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits == other.bits
+            && self.len == other.len
+            && matches!((self.unpack(0..self.len), other.unpack(0..self.len)), (Ok(a), Ok(b)) if a == b)
+    }
+}
+
+/// Packs codes as they come.
+pub(crate) struct Packer {
+    bits: u8,
+    len: usize,
+    pending: u32,
+    filled: u32,
+    bytes: Vec<u8>,
+}
+
+impl Packer {
+    pub fn new(bits: u8) -> Self {
+        Self { bits, len: 0, pending: 0, filled: 0, bytes: Vec::new() }
+    }
+
+    pub fn extend(&mut self, codes: &[u8]) {
+        self.len += codes.len();
+        if self.bits == 8 {
+            return self.bytes.extend_from_slice(codes);
+        }
+        self.bytes.reserve((codes.len() * usize::from(self.bits)).div_ceil(8));
+        let (mut pending, mut filled) = (self.pending, self.filled);
+        for code in codes {
+            debug_assert!(u32::from(*code) >> self.bits == 0, "code out of range");
+            pending |= u32::from(*code) << filled;
+            filled += u32::from(self.bits);
+            if filled >= 8 {
+                self.bytes.push(pending as u8);
+                pending >>= 8;
+                filled -= 8;
+            }
+        }
+        (self.pending, self.filled) = (pending, filled);
+    }
+
+    pub fn finish(mut self) -> Codes {
+        if self.filled > 0 {
+            self.bytes.push(self.pending as u8);
+        }
+        Codes { bits: self.bits, len: self.len, bytes: self.bytes.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn unpack_inverts_pack(bits in 1_u8..=8, raw in prop::collection::vec(any::<u8>(), 0..200), cut in 0_usize..200) {
+            let codes: Vec<u8> = raw.iter().map(|c| (u16::from(*c) & ((1 << bits) - 1)) as u8).collect();
+            let packed = Codes::pack(bits, &codes);
+            prop_assert_eq!(packed.packed().len(), (codes.len() * usize::from(bits)).div_ceil(8));
+            let cut = cut.min(codes.len());
+            prop_assert_eq!(packed.unpack(0..codes.len()).unwrap(), &codes[..]);
+            prop_assert_eq!(packed.unpack(cut..codes.len()).unwrap(), &codes[cut..]);
+            prop_assert_eq!(packed.unpack(0..cut).unwrap(), &codes[..cut]);
+        }
+
+        #[test]
+        fn pieces_pack_as_the_whole(bits in 1_u8..=8, a in 0_usize..40, b in 0_usize..40) {
+            let code = |i: usize| (i % (1 << bits)) as u8;
+            let whole: Vec<u8> = (0..a + b).map(code).collect();
+            let mut pieces = Packer::new(bits);
+            pieces.extend(&whole[..a]);
+            pieces.extend(&whole[a..]);
+            prop_assert_eq!(pieces.finish(), Codes::pack(bits, &whole));
+        }
+    }
+
+    #[test]
+    fn first_code_is_least_significant() {
+        assert_eq!(Codes::pack(4, &[1, 2, 3]).packed().heap().unwrap(), [0x21, 0x03]);
+        assert_eq!(Codes::pack(3, &[1, 2, 3]).packed().heap().unwrap(), [0b11_010_001, 0]);
+    }
+}

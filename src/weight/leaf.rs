@@ -1,0 +1,345 @@
+//! [`Leaf`]: one matrix of a weight: its support (which entries are kept) and their coding.
+
+use super::affine::Affine;
+use super::codes::Packer;
+use super::mask::Mask;
+use super::storage::StoredMask;
+use super::values::Values;
+use crate::{DType, Fault, Float, parallel};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Entries that are decoded at a time: small enough to stay in a core's cache.
+const BLOCK: usize = 1 << 16;
+
+/// One matrix of a [`Weight`](crate::Weight), `[rows, cols]` = `[out, in]`.
+///
+/// Holds numbers for its kept entries only: a pruned entry has no place in which to be anything but zero.
+#[derive(Clone, Debug)]
+pub struct Leaf<T: Float = f32> {
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) support: Support,
+    pub(crate) coding: Coding<T>,
+}
+
+/// Which entries are kept.
+#[derive(Clone, Debug)]
+pub(crate) enum Support {
+    All,
+    Kept(Arc<Mask>),
+    /// In a file, not read yet.
+    Stored(Arc<StoredMask>),
+}
+
+/// How the kept entries are held, row-major over the support.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Coding<T: Float> {
+    Float(Values<T>),
+    Affine(Affine<T>),
+}
+
+/// A run of entries of a leaf, as [`Leaf::map_blocks`] hands it out.
+pub(crate) struct Block<'a, T: Float> {
+    /// Flat positions of the entries.
+    pub range: Range<usize>,
+    /// The kept ones, in order.
+    pub kept: Cow<'a, [T]>,
+    pub mask: Option<&'a Mask>,
+}
+
+impl<T: Float> Block<'_, T> {
+    /// Flat positions of the kept entries.
+    pub fn positions(&self) -> impl Iterator<Item = usize> + '_ {
+        let all = match self.mask {
+            None => self.range.clone(),
+            Some(_) => 0..0,
+        };
+        all.chain(self.mask.into_iter().flat_map(|m| m.positions(self.range.clone())))
+    }
+
+    /// All entries of the run, zeros where they are pruned.
+    pub fn dense(&self) -> Cow<'_, [T]> {
+        match self.mask {
+            None => Cow::Borrowed(&self.kept),
+            Some(_) => {
+                Cow::Owned(scatter(self.positions(), &self.kept, &self.range))
+            }
+        }
+    }
+}
+
+impl<T: Float> Leaf<T> {
+    /// A dense float matrix, `values` row-major.
+    pub(crate) fn dense(rows: usize, cols: usize, values: Values<T>) -> Self {
+        debug_assert_eq!(rows * cols, values.len());
+        Self { rows, cols, support: Support::All, coding: Coding::Float(values) }
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Entries, pruned ones included.
+    pub fn len(&self) -> usize {
+        self.rows * self.cols
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries that are not pruned.
+    pub fn kept(&self) -> usize {
+        match &self.support {
+            Support::All => self.len(),
+            Support::Kept(mask) => mask.kept(),
+            Support::Stored(mask) => mask.kept(),
+        }
+    }
+
+    /// Whether some entries have been pruned. A value that happens to be zero does not count.
+    pub fn is_pruned(&self) -> bool {
+        !matches!(self.support, Support::All)
+    }
+
+    /// Whether the entries are held as codes.
+    pub fn is_coded(&self) -> bool {
+        !matches!(self.coding, Coding::Float(_))
+    }
+
+    /// The mask, read from its file where it has not been yet.
+    pub(crate) fn mask(&self) -> Result<Option<Arc<Mask>>, Fault> {
+        match &self.support {
+            Support::All => Ok(None),
+            Support::Kept(mask) => Ok(Some(Arc::clone(mask))),
+            Support::Stored(mask) => mask.read().map(Arc::new).map(Some),
+        }
+    }
+
+    /// Precision in which floats of this leaf are stored.
+    pub(crate) fn float_dtype(&self) -> DType {
+        match &self.coding {
+            Coding::Float(values) => values.dtype(),
+            Coding::Affine(affine) => affine.scale.dtype(),
+        }
+    }
+
+    /// The kept entries with flat positions in `range`.
+    pub(crate) fn read_kept(&self, range: Range<usize>, mask: Option<&Mask>) -> Result<Cow<'_, [T]>, Fault> {
+        match &self.coding {
+            Coding::Float(values) => {
+                let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
+                values.read(rank(range.start)..rank(range.end))
+            }
+            Coding::Affine(affine) => {
+                let block = affine.granularity.block(self.rows, self.cols);
+                affine.decode(range, block, mask).map(Cow::Owned)
+            }
+        }
+    }
+
+    /// Cuts the leaf into runs of whole multiples of `align` entries (and of 64, so that masks and codes of
+    /// a dense leaf split at byte boundaries), and gives what `f` makes of each, in order. Runs are decoded
+    /// as they are needed, on all threads; the cut depends on nothing but the shape and `align`.
+    pub(crate) fn map_blocks<R: Send>(
+        &self,
+        mask: Option<&Mask>,
+        align: usize,
+        f: impl Fn(Block<'_, T>) -> Result<R, Fault> + Sync + Send,
+    ) -> Result<Vec<R>, Fault> {
+        self.map_ranges(align, |range| {
+            let kept = self.read_kept(range.clone(), mask)?;
+            f(Block { range, kept, mask })
+        })
+    }
+
+    /// The cut of [`map_blocks`](Self::map_blocks), without the decoding.
+    pub(crate) fn map_ranges<R: Send>(
+        &self,
+        align: usize,
+        f: impl Fn(Range<usize>) -> Result<R, Fault> + Sync + Send,
+    ) -> Result<Vec<R>, Fault> {
+        let unit = align.max(1) * (64 / gcd(align.max(1), 64));
+        let size = unit * (BLOCK / unit).max(1);
+        let n = self.len();
+        parallel::try_map(n.div_ceil(size), |i| f(i * size..((i + 1) * size).min(n)))
+    }
+
+    /// Calls `f` with each row, decoded; pruned entries are zeros.
+    ///
+    /// # Errors
+    /// [`Fault::Io`] when the values are in a file that cannot be read, and what `f` returns.
+    pub fn for_each_row(&self, mut f: impl FnMut(usize, &[T]) -> Result<(), Fault>) -> Result<(), Fault> {
+        let mask = self.mask()?;
+        let mask = mask.as_deref();
+        let height = (BLOCK / self.cols.max(1)).max(1);
+        for first in (0..self.rows).step_by(height) {
+            let last = (first + height).min(self.rows);
+            let range = first * self.cols..last * self.cols;
+            let kept = self.read_kept(range.clone(), mask)?;
+            let block = Block { range, kept, mask };
+            let dense = block.dense();
+            if self.cols == 0 {
+                (first..last).try_for_each(|r| f(r, &[]))?;
+            }
+            for (r, row) in dense.chunks(self.cols.max(1)).enumerate() {
+                f(first + r, row)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All entries, row-major; zeros where they are pruned.
+    pub fn to_vec(&self) -> Result<Vec<T>, Fault> {
+        if let (Support::All, Coding::Float(values)) = (&self.support, &self.coding) {
+            return Ok(values.read(0..values.len())?.into_owned());
+        }
+        let mut out = Vec::with_capacity(self.len());
+        self.for_each_row(|_, row| {
+            out.extend_from_slice(row);
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
+    /// The first entry that is NaN or infinite is an error.
+    pub(crate) fn check_finite(block: &Block<'_, T>) -> Result<(), Fault> {
+        match block.positions().zip(block.kept.iter()).find(|(_, x)| !x.is_finite()) {
+            Some((index, x)) => Err(Fault::NotFinite { index, value: x.to_string() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves along the support axis only: of the kept entries, keeps those that `keep` says. `keep` gets a
+    /// run of kept entries and says true or false for each, in order.
+    pub(crate) fn restrict(
+        self,
+        align: usize,
+        keep: impl Fn(&Block<'_, T>) -> Result<Vec<bool>, Fault> + Sync + Send,
+    ) -> Result<Self, Fault> {
+        let mask = self.mask()?;
+        let parts = self.map_blocks(mask.as_deref(), align, |block| {
+            Self::check_finite(&block)?;
+            let flags = keep(&block)?;
+            debug_assert_eq!(flags.len(), block.kept.len());
+            let mut words = vec![0_u64; block.range.len().div_ceil(64)];
+            for (i, on) in block.positions().zip(&flags) {
+                let at = i - block.range.start;
+                words[at / 64] |= u64::from(*on) << (at % 64);
+            }
+            Ok((words, flags))
+        })?;
+        let (words, flags): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+        let new = Mask::new(words.concat(), self.len());
+        if new.kept() == self.kept() {
+            return Ok(self);
+        }
+        let coding = self.coding.retain(&flags)?;
+        Ok(Self { support: Support::Kept(Arc::new(new)), coding, ..self })
+    }
+
+    /// Bytes in a file. `stride` is the distance between neighbouring inputs of a row: `kh * kw` for a
+    /// convolution, else 1.
+    pub(crate) fn stored_bytes(&self, stride: usize) -> Result<usize, Fault> {
+        let mask = match &self.support {
+            Support::All => 0,
+            Support::Kept(mask) => StoredMask::form(mask, self.rows, self.cols, stride).bytes(),
+            Support::Stored(mask) => mask.stored_bytes(),
+        };
+        Ok(mask + self.coding.stored_bytes())
+    }
+
+    pub(crate) fn resident_bytes(&self) -> usize {
+        let mask = match &self.support {
+            Support::All => 0,
+            Support::Kept(mask) => mask.resident_bytes(),
+            Support::Stored(mask) => mask.resident_bytes(),
+        };
+        mask + match &self.coding {
+            Coding::Float(values) => values.resident_bytes(),
+            Coding::Affine(affine) => affine.resident_bytes(),
+        }
+    }
+
+    /// The same leaf with everything in memory.
+    pub(crate) fn load(&self) -> Result<Self, Fault> {
+        Ok(Self {
+            support: self.mask()?.map_or(Support::All, Support::Kept),
+            coding: match &self.coding {
+                Coding::Float(values) => Coding::Float(values.load()?),
+                Coding::Affine(affine) => Coding::Affine(affine.load()?),
+            },
+            ..*self
+        })
+    }
+}
+
+impl<T: Float> Coding<T> {
+    pub fn stored_bytes(&self) -> usize {
+        match self {
+            Self::Float(values) => values.stored_bytes(),
+            Self::Affine(affine) => affine.stored_bytes(),
+        }
+    }
+
+    /// Keeps the entries with a true flag.
+    fn retain(self, flags: &[Vec<bool>]) -> Result<Self, Fault> {
+        match self {
+            Self::Float(values) => {
+                let dtype = values.dtype();
+                let mut data = values.into_vec()?;
+                let mut flags = flags.iter().flatten();
+                data.retain(|_| flags.next().is_some_and(|f| *f));
+                data.shrink_to_fit();
+                Ok(Self::Float(Values::selected(data, dtype)))
+            }
+            Self::Affine(affine) => {
+                let mut packer = Packer::new(affine.bits());
+                let mut at = 0;
+                for flags in flags {
+                    let mut codes = affine.codes.unpack(at..at + flags.len())?;
+                    at += flags.len();
+                    let mut flags = flags.iter();
+                    codes.retain(|_| flags.next().is_some_and(|f| *f));
+                    packer.extend(&codes);
+                }
+                Ok(Self::Affine(Affine { codes: packer.finish(), ..affine }))
+            }
+        }
+    }
+}
+
+impl<T: Float> PartialEq for Leaf<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.rows == other.rows
+            && self.cols == other.cols
+            && matches!((self.mask(), other.mask()), (Ok(a), Ok(b)) if a == b)
+            && self.coding == other.coding
+    }
+}
+
+/// The kept entries of a run at their places, zeros elsewhere.
+pub(super) fn scatter<E: Copy + Default>(
+    positions: impl Iterator<Item = usize>,
+    kept: &[E],
+    range: &Range<usize>,
+) -> Vec<E> {
+    let mut out = vec![E::default(); range.len()];
+    for (i, x) in positions.zip(kept) {
+        out[i - range.start] = *x;
+    }
+    out
+}
+
+fn gcd(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

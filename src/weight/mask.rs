@@ -1,0 +1,138 @@
+//! [`Mask`]: which entries of a leaf are kept.
+
+use std::ops::Range;
+
+/// Entries whose kept count is known in advance, so that `rank` looks at a few words only.
+const RANK_WORDS: usize = 8;
+
+/// A bit for each entry, row-major, least significant first, with counts for random access.
+#[derive(Clone, Debug)]
+pub(crate) struct Mask {
+    words: Vec<u64>,
+    len: usize,
+    /// `ranks[i]`: kept entries before word `i * RANK_WORDS`; one more at the end: all of them.
+    ranks: Vec<usize>,
+}
+
+impl Mask {
+    /// `words` holds a bit an entry; bits past `len` are zero.
+    pub fn new(words: Vec<u64>, len: usize) -> Self {
+        debug_assert_eq!(words.len(), len.div_ceil(64));
+        debug_assert!(len % 64 == 0 || words.last().is_none_or(|w| w >> (len % 64) == 0));
+        let mut ranks = Vec::with_capacity(words.len() / RANK_WORDS + 2);
+        let mut total = 0;
+        for group in words.chunks(RANK_WORDS) {
+            ranks.push(total);
+            total += group.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        }
+        ranks.push(total);
+        Self { words, len, ranks }
+    }
+
+    /// The mask of the given ascending positions.
+    pub fn from_positions(positions: impl Iterator<Item = usize>, len: usize) -> Self {
+        let mut words = vec![0; len.div_ceil(64)];
+        positions.for_each(|i| words[i / 64] |= 1 << (i % 64));
+        Self::new(words, len)
+    }
+
+    /// From the bitmask of a file. Bits past `len` are ignored.
+    pub fn from_le_bytes(bytes: &[u8], len: usize) -> Self {
+        let mut words: Vec<u64> = bytes
+            .chunks(8)
+            .take(len.div_ceil(64))
+            .map(|c| {
+                let mut word = [0; 8];
+                word[..c.len()].copy_from_slice(c);
+                u64::from_le_bytes(word)
+            })
+            .collect();
+        if let Some(last) = words.last_mut()
+            && len % 64 != 0
+        {
+            *last &= (1 << (len % 64)) - 1;
+        }
+        Self::new(words, len)
+    }
+
+    /// A byte for each eight entries.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        bytes.truncate(self.len.div_ceil(8));
+        bytes
+    }
+
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    pub fn kept(&self) -> usize {
+        self.ranks.last().copied().unwrap_or(0)
+    }
+
+    pub fn has(&self, i: usize) -> bool {
+        self.words[i / 64] >> (i % 64) & 1 == 1
+    }
+
+    /// Kept entries before entry `i`, for `i <= len`.
+    pub fn rank(&self, i: usize) -> usize {
+        let word = i / 64;
+        let group = word / RANK_WORDS;
+        let whole: usize = self.words[group * RANK_WORDS..word].iter().map(|w| w.count_ones() as usize).sum();
+        let part = if i % 64 == 0 { 0 } else { (self.words[word] & ((1 << (i % 64)) - 1)).count_ones() as usize };
+        self.ranks[group] + whole + part
+    }
+
+    /// Positions of the kept entries in `range`, ascending.
+    pub fn positions(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+        let (first, last) = (range.start / 64, range.end.div_ceil(64).max(range.start / 64));
+        (first..last).flat_map(move |w| {
+            let mut word = self.words[w];
+            if w == first {
+                word &= u64::MAX << (range.start % 64);
+            }
+            if w == range.end / 64 {
+                word &= (1_u64 << (range.end % 64)).wrapping_sub(1);
+            }
+            std::iter::from_fn(move || {
+                let bit = word.trailing_zeros();
+                (bit < 64).then(|| {
+                    word &= word - 1;
+                    w * 64 + bit as usize
+                })
+            })
+        })
+    }
+
+    pub fn resident_bytes(&self) -> usize {
+        size_of_val(&self.words[..]) + size_of_val(&self.ranks[..])
+    }
+}
+
+impl PartialEq for Mask {
+    fn eq(&self, other: &Self) -> bool {
+        self.len == other.len && self.words == other.words
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranks_and_positions_agree_with_a_plain_list(bits in prop::collection::vec(any::<bool>(), 0..1500), a in 0_usize..1500, b in 0_usize..1500) {
+            let on: Vec<usize> = (0..bits.len()).filter(|i| bits[*i]).collect();
+            let mask = Mask::from_positions(on.iter().copied(), bits.len());
+            let (a, b) = (a.min(bits.len()), b.min(bits.len()));
+            let (a, b) = (a.min(b), a.max(b));
+            prop_assert_eq!(mask.kept(), on.len());
+            prop_assert_eq!(mask.rank(a), on.iter().filter(|i| **i < a).count());
+            prop_assert_eq!(mask.rank(bits.len()), on.len());
+            let inside: Vec<usize> = on.iter().copied().filter(|i| (a..b).contains(i)).collect();
+            prop_assert_eq!(mask.positions(a..b).collect::<Vec<_>>(), inside);
+            prop_assert_eq!(Mask::from_le_bytes(&mask.to_le_bytes(), bits.len()), mask);
+        }
+    }
+}

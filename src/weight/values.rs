@@ -1,0 +1,174 @@
+//! [`Values`]: floats that are in memory, or still in the bytes of a file.
+
+use super::bytes::Bytes;
+use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to};
+use crate::{DType, Fault, Float};
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Bytes that are converted at a time.
+const CHUNK: usize = 1 << 18;
+
+/// Floats of any stored type, seen as `T`.
+///
+/// Invariant: owned values are exactly representable in `dtype`, so that what is saved is what was there.
+#[derive(Clone, Debug)]
+pub(crate) enum Values<T: Float> {
+    Owned { data: Arc<Vec<T>>, dtype: DType },
+    Raw { bytes: Bytes, dtype: DType },
+}
+
+impl<T: Float> Values<T> {
+    /// Values in `T`'s own precision.
+    pub fn new(data: Vec<T>) -> Self {
+        Self::Owned { data: Arc::new(data), dtype: T::DTYPE }
+    }
+
+    /// Values rounded to `dtype`.
+    pub fn rounded(mut data: Vec<T>, dtype: DType) -> Self {
+        if dtype.bits() < T::DTYPE.bits() {
+            data.iter_mut().for_each(|x| *x = round_to(dtype, *x));
+        }
+        Self::Owned { data: Arc::new(data), dtype: narrower::<T>(dtype) }
+    }
+
+    /// A selection of the values of a `dtype` tensor, which are representable in it by construction.
+    pub fn selected(data: Vec<T>, dtype: DType) -> Self {
+        Self::Owned { data: Arc::new(data), dtype: narrower::<T>(dtype) }
+    }
+
+    /// Stored bytes of a float `dtype`, untouched.
+    pub fn raw(dtype: DType, bytes: Bytes) -> Self {
+        Self::Raw { bytes, dtype }
+    }
+
+    pub fn dtype(&self) -> DType {
+        match self {
+            Self::Owned { dtype, .. } | Self::Raw { dtype, .. } => *dtype,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Owned { data, .. } => data.len(),
+            Self::Raw { bytes, dtype } => bytes.len() / (dtype.bits() / 8),
+        }
+    }
+
+    /// Bytes in a file.
+    pub fn stored_bytes(&self) -> usize {
+        self.len() * self.dtype().bits() / 8
+    }
+
+    /// Bytes of memory.
+    pub fn resident_bytes(&self) -> usize {
+        match self {
+            Self::Owned { data, .. } => size_of_val(&data[..]),
+            Self::Raw { bytes, .. } => bytes.resident(),
+        }
+    }
+
+    /// The values in `range`: borrowed where they are in memory, read and converted where not.
+    pub fn read(&self, range: Range<usize>) -> Result<Cow<'_, [T]>, Fault> {
+        match self {
+            Self::Owned { data, .. } => Ok(Cow::Borrowed(&data[range])),
+            Self::Raw { bytes, dtype } => decode(bytes, *dtype, range).map(Cow::Owned),
+        }
+    }
+
+    /// All values, moved out where nobody else holds them.
+    pub fn into_vec(self) -> Result<Vec<T>, Fault> {
+        match self {
+            Self::Owned { data, .. } => Ok(Arc::unwrap_or_clone(data)),
+            Self::Raw { bytes, dtype } => {
+                let n = bytes.len() / (dtype.bits() / 8);
+                decode(&bytes, dtype, 0..n)
+            }
+        }
+    }
+
+    /// The same values, in memory and as `T`.
+    pub fn load(&self) -> Result<Self, Fault> {
+        match self {
+            Self::Owned { .. } => Ok(self.clone()),
+            Self::Raw { dtype, .. } => {
+                let data = self.clone().into_vec()?;
+                Ok(Self::selected(data, *dtype))
+            }
+        }
+    }
+
+    /// The stored form, piece by piece.
+    pub fn for_each_stored_chunk<E: From<Fault>>(
+        &self,
+        mut f: impl FnMut(&[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        match self {
+            Self::Owned { data, dtype } => {
+                let mut buffer = Vec::new();
+                for chunk in data.chunks(CHUNK) {
+                    if *dtype == T::DTYPE {
+                        f(&crate::tensor::to_le_bytes(chunk))?;
+                    } else {
+                        buffer.clear();
+                        encode_floats(*dtype, chunk, &mut buffer);
+                        f(&buffer)?;
+                    }
+                }
+                Ok(())
+            }
+            Self::Raw { bytes, .. } => for_each_chunk(bytes, f),
+        }
+    }
+}
+
+/// The bytes piece by piece, in bounded memory.
+pub(crate) fn for_each_chunk<E: From<Fault>>(
+    bytes: &Bytes,
+    mut f: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    if let Some(all) = bytes.heap() {
+        return f(all);
+    }
+    let mut buffer = vec![0; CHUNK.min(bytes.len())];
+    let mut at = 0;
+    while at < bytes.len() {
+        let n = CHUNK.min(bytes.len() - at);
+        bytes.read_into(at, &mut buffer[..n])?;
+        f(&buffer[..n])?;
+        at += n;
+    }
+    Ok(())
+}
+
+/// Values of a wider stored type are held, and saved again, in `T`'s precision once they have been touched.
+fn narrower<T: Float>(dtype: DType) -> DType {
+    if dtype.bits() < T::DTYPE.bits() { dtype } else { T::DTYPE }
+}
+
+fn decode<T: Float>(bytes: &Bytes, dtype: DType, range: Range<usize>) -> Result<Vec<T>, Fault> {
+    let size = dtype.bits() / 8;
+    let mut out = vec![T::default(); range.len()];
+    if dtype == T::DTYPE {
+        fill_le_bytes(&mut out, |b| bytes.read_into(range.start * size, b))?;
+        return Ok(out);
+    }
+    let step = CHUNK / size;
+    let mut buffer = vec![0; step.min(range.len()) * size];
+    for (i, chunk) in out.chunks_mut(step).enumerate() {
+        let buffer = &mut buffer[..chunk.len() * size];
+        bytes.read_into((range.start + i * step) * size, buffer)?;
+        decode_floats(dtype, buffer, chunk);
+    }
+    Ok(out)
+}
+
+impl<T: Float> PartialEq for Values<T> {
+    /// Equal numbers in equal precision; whether they have been read from a file yet makes no difference.
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.dtype() == other.dtype()
+            && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if a == b)
+    }
+}
