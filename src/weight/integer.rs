@@ -10,7 +10,7 @@
 //! sums go on in an `i64`. Only the final scaling rounds.
 
 use super::leaf::scatter;
-use super::{Coding, Leaf, join_columns, zeros};
+use super::{Coding, Leaf, Support, join_columns, zeros};
 use crate::kernels::int8;
 use crate::{Fault, Float};
 use serde::{Deserialize, Serialize};
@@ -113,6 +113,9 @@ impl<T: Float> Leaf<T> {
         let Coding::Affine(affine) = &self.coding else {
             return Err(Fault::Form("its values are floats: quantize it before running it on integers"));
         };
+        if matches!(self.support, Support::Zeros(_)) {
+            return self.load()?.integer_product(x, n, group, how);
+        }
         let cols = self.cols;
         let input = CodedInput::new(x, n, group, how)?;
         let run = affine.granularity.block(self.rows, cols).max(1);

@@ -1,7 +1,7 @@
 //! [`Leaf`]: one matrix of a weight: its support (which entries are kept) and their coding.
 
 use super::affine::Affine;
-use super::codes::Packer;
+use super::codes::{Codes, Packer};
 use super::mask::Mask;
 use super::storage::StoredMask;
 use super::values::Values;
@@ -31,6 +31,8 @@ pub(crate) enum Support {
     Kept(Arc<Mask>),
     /// In a file, not read yet.
     Stored(Arc<StoredMask>),
+    /// In a file whose values hold all entries, pruned ones as zeros; this many are not zero.
+    Zeros(usize),
 }
 
 /// How the kept entries are held, row-major over the support.
@@ -103,6 +105,7 @@ impl<T: Float> Leaf<T> {
             Support::All => self.len(),
             Support::Kept(mask) => mask.kept(),
             Support::Stored(mask) => mask.kept(),
+            Support::Zeros(kept) => *kept,
         }
     }
 
@@ -122,6 +125,20 @@ impl<T: Float> Leaf<T> {
             Support::All => Ok(None),
             Support::Kept(mask) => Ok(Some(Arc::clone(mask))),
             Support::Stored(mask) => mask.read().map(Arc::new).map(Some),
+            Support::Zeros(kept) => {
+                let words = self.map_ranges(1, |range| {
+                    let mut words = vec![0_u64; range.len().div_ceil(64)];
+                    for (i, x) in self.read_coded(range, None)?.iter().enumerate() {
+                        words[i / 64] |= u64::from(*x != T::zero()) << (i % 64);
+                    }
+                    Ok(words)
+                })?;
+                let mask = Mask::new(words.concat(), self.len());
+                if mask.kept() != *kept {
+                    return Err(Fault::Form("it has another number of zeros than declared"));
+                }
+                Ok(Some(Arc::new(mask)))
+            }
         }
     }
 
@@ -135,6 +152,17 @@ impl<T: Float> Leaf<T> {
 
     /// The kept entries with flat positions in `range`.
     pub(crate) fn read_kept(&self, range: Range<usize>, mask: Option<&Mask>) -> Result<Cow<'_, [T]>, Fault> {
+        match (&self.support, mask) {
+            (Support::Zeros(_), Some(mask)) => {
+                let all = self.read_coded(range.clone(), None)?;
+                Ok(mask.positions(range.clone()).map(|i| all[i - range.start]).collect::<Vec<_>>().into())
+            }
+            _ => self.read_coded(range, mask),
+        }
+    }
+
+    /// The entries with flat positions in `range` for which the coding holds numbers.
+    fn read_coded(&self, range: Range<usize>, mask: Option<&Mask>) -> Result<Cow<'_, [T]>, Fault> {
         match &self.coding {
             Coding::Float(values) => {
                 let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
@@ -226,6 +254,9 @@ impl<T: Float> Leaf<T> {
         align: usize,
         keep: impl Fn(&Block<'_, T>) -> Result<Vec<bool>, Fault> + Sync + Send,
     ) -> Result<Self, Fault> {
+        if matches!(self.support, Support::Zeros(_)) {
+            return self.load()?.restrict(align, keep);
+        }
         let mask = self.mask()?;
         let parts = self.map_blocks(mask.as_deref(), align, |block| {
             Self::check_finite(&block)?;
@@ -250,17 +281,71 @@ impl<T: Float> Leaf<T> {
     /// Bytes in a file. `stride` is the distance between neighbouring inputs of a row: `kh * kw` for a
     /// convolution, else 1.
     pub(crate) fn stored_bytes(&self, stride: usize) -> Result<usize, Fault> {
-        let mask = match &self.support {
-            Support::All => 0,
-            Support::Kept(mask) => StoredMask::form(mask, self.rows, self.cols, stride).bytes(),
-            Support::Stored(mask) => mask.stored_bytes(),
-        };
-        Ok(mask + self.coding.stored_bytes())
+        Ok(match &self.support {
+            Support::All | Support::Zeros(_) => self.coding.stored_bytes(),
+            Support::Stored(mask) => mask.stored_bytes() + self.coding.stored_bytes(),
+            Support::Kept(mask) => {
+                let masked =
+                    StoredMask::form(mask, self.rows, self.cols, stride).bytes() + self.coding.stored_bytes();
+                if self.fits_as_zeros(masked)? { self.spread_bytes() } else { masked }
+            }
+        })
+    }
+
+    /// Bytes of the leaf with its pruned entries stored as zeros.
+    fn spread_bytes(&self) -> usize {
+        match &self.coding {
+            Coding::Float(values) => self.len() * values.dtype().bits() / 8,
+            Coding::Affine(affine) => {
+                affine.stored_bytes() - affine.codes.stored_bytes()
+                    + Codes::packed_bytes(affine.bits(), self.len()).unwrap_or(usize::MAX)
+            }
+        }
+    }
+
+    /// Whether storing pruned entries as zeros takes less than `masked` bytes, and loses nothing: no kept
+    /// entry may be zero.
+    pub(crate) fn fits_as_zeros(&self, masked: usize) -> Result<bool, Fault> {
+        if self.spread_bytes() >= masked {
+            return Ok(false);
+        }
+        let mask = self.mask()?;
+        let found = self.map_blocks(mask.as_deref(), 1, |block| Ok(block.kept.iter().any(|x| *x == T::zero())))?;
+        Ok(!found.contains(&true))
+    }
+
+    /// The same entries with the pruned ones as zeros in the coding, to be stored without a mask.
+    pub(crate) fn spread(&self) -> Result<Coding<T>, Fault> {
+        let mask = self.mask()?;
+        let mask = mask.as_deref();
+        match &self.coding {
+            Coding::Float(values) => Ok(Coding::Float(Values::selected(self.to_vec()?, values.dtype()))),
+            Coding::Affine(affine) => {
+                let block = affine.granularity.block(self.rows, self.cols).max(1);
+                let mut packer = Packer::new(affine.bits());
+                for part in self.map_ranges(1, |range| {
+                    let blocks = range.start / block..range.end.div_ceil(block);
+                    let zeros = affine.zeros(blocks.clone())?;
+                    let mut codes: Vec<u8> =
+                        range.clone().map(|i| zeros[i / block - blocks.start]).collect();
+                    if let Some(mask) = mask {
+                        let kept = affine.codes.unpack(mask.rank(range.start)..mask.rank(range.end))?;
+                        for (i, code) in mask.positions(range.clone()).zip(kept) {
+                            codes[i - range.start] = code;
+                        }
+                    }
+                    Ok(codes)
+                })? {
+                    packer.extend(&part);
+                }
+                Ok(Coding::Affine(Affine { codes: packer.finish(), ..affine.clone() }))
+            }
+        }
     }
 
     pub(crate) fn resident_bytes(&self) -> usize {
         let mask = match &self.support {
-            Support::All => 0,
+            Support::All | Support::Zeros(_) => 0,
             Support::Kept(mask) => mask.resident_bytes(),
             Support::Stored(mask) => mask.resident_bytes(),
         };
@@ -270,16 +355,21 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// The same leaf with everything in memory.
+    /// The same leaf with everything in memory, and numbers for kept entries only.
     pub(crate) fn load(&self) -> Result<Self, Fault> {
-        Ok(Self {
-            support: self.mask()?.map_or(Support::All, Support::Kept),
-            coding: match &self.coding {
-                Coding::Float(values) => Coding::Float(values.load()?),
-                Coding::Affine(affine) => Coding::Affine(affine.load()?),
-            },
-            ..*self
-        })
+        let mask = self.mask()?;
+        let coding = match &self.coding {
+            Coding::Float(values) => Coding::Float(values.load()?),
+            Coding::Affine(affine) => Coding::Affine(affine.load()?),
+        };
+        let coding = match (&self.support, &mask) {
+            (Support::Zeros(_), Some(mask)) => {
+                let flags = self.map_ranges(1, |range| Ok(range.map(|i| mask.has(i)).collect()))?;
+                coding.retain(&flags)?
+            }
+            _ => coding,
+        };
+        Ok(Self { support: mask.map_or(Support::All, Support::Kept), coding, ..*self })
     }
 }
 
@@ -319,7 +409,11 @@ impl<T: Float> Coding<T> {
 }
 
 impl<T: Float> PartialEq for Leaf<T> {
+    /// Equal support and equal numbers in equal coding, wherever they are.
     fn eq(&self, other: &Self) -> bool {
+        if matches!(self.support, Support::Zeros(_)) || matches!(other.support, Support::Zeros(_)) {
+            return matches!((self.load(), other.load()), (Ok(a), Ok(b)) if a == b);
+        }
         self.rows == other.rows
             && self.cols == other.cols
             && matches!((self.mask(), other.mask()), (Ok(a), Ok(b)) if a == b)

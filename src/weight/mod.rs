@@ -23,7 +23,7 @@ pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
 pub(crate) use leaf::{Block, Coding, Support};
 pub(crate) use mask::Mask;
-pub(crate) use parts::{NodeForm, Part, WeightForm};
+pub(crate) use parts::{Find, MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use storage::groups;
 pub(crate) use values::{Values, for_each_chunk};
 

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{DType, Fault, Float};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Products and sums may be nested this deep in a file.
@@ -59,11 +60,36 @@ fn is_default(activations: &Activations) -> bool {
     *activations == Activations::default()
 }
 
+/// What an array holds, for coders that can use it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum PartKind {
+    /// A bit an entry of a matrix with so many columns.
+    Mask { entries: usize, cols: usize },
+    /// Codes of a true width.
+    Codes { bits: u8, len: usize },
+    /// Numbers of whole bytes.
+    Numbers,
+}
+
+/// Where the arrays of a weight come from when it is opened: asked in the order in which
+/// [`Weight::to_parts`] gives them, for name, kind, type and bytes.
+pub(crate) type Find<'a> = dyn FnMut(&str, PartKind, DType, usize) -> Result<Bytes, crate::Error> + 'a;
+
+/// How masks are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum MaskStorage {
+    /// In the form that takes the fewest bytes.
+    Smallest,
+    /// As a bit an entry, for an entropy coder.
+    Bits,
+}
+
 /// One array of a weight.
 #[derive(Clone, Debug)]
 pub(crate) struct Part<T: Float> {
     /// Full name.
     pub name: String,
+    pub kind: PartKind,
     pub dtype: DType,
     pub shape: Vec<usize>,
     pub data: PartData<T>,
@@ -77,16 +103,17 @@ pub(crate) enum PartData<T: Float> {
 
 impl<T: Float> Part<T> {
     pub fn bytes(name: String, dtype: DType, shape: Vec<usize>, bytes: Bytes) -> Self {
-        Self { name, dtype, shape, data: PartData::Bytes(bytes) }
+        Self { name, kind: PartKind::Numbers, dtype, shape, data: PartData::Bytes(bytes) }
     }
 
     fn values(name: String, shape: Vec<usize>, values: Values<T>) -> Self {
-        Self { name, dtype: values.dtype(), shape, data: PartData::Values(values) }
+        Self { name, kind: PartKind::Numbers, dtype: values.dtype(), shape, data: PartData::Values(values) }
     }
 
-    /// Packed bytes, whose length says all about their shape.
-    fn packed(name: String, bytes: Bytes) -> Self {
-        Self::bytes(name, DType::U8, vec![bytes.len()], bytes)
+    fn codes(name: String, codes: &Codes) -> Self {
+        let bytes = codes.packed();
+        let kind = PartKind::Codes { bits: codes.bits(), len: codes.len() };
+        Self { kind, ..Self::bytes(name, DType::U8, vec![bytes.len()], bytes) }
     }
 
     pub fn len(&self) -> usize {
@@ -97,32 +124,35 @@ impl<T: Float> Part<T> {
     }
 }
 
-/// Whether the weight is a plain tensor, which needs no description.
-fn is_plain<T: Float>(weight: &Weight<T>) -> bool {
-    matches!(&weight.node, Node::Leaf(Leaf { support: Support::All, coding: Coding::Float(_), .. }))
-        && weight.activations == Activations::Float
-}
-
 impl<T: Float> Weight<T> {
-    /// Its arrays, and its description unless it is a plain tensor.
-    pub(crate) fn to_parts(&self, name: &str) -> Result<(Option<WeightForm>, Vec<Part<T>>), Fault> {
-        let mut parts = Vec::new();
-        let form = self.collect(name, &mut parts)?;
-        Ok(((!is_plain(self)).then_some(form), parts))
+    /// Whether it is a plain tensor, which needs no description.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(&self.node, Node::Leaf(Leaf { support: Support::All, coding: Coding::Float(_), .. }))
+            && self.activations == Activations::Float
     }
 
-    fn collect(&self, name: &str, parts: &mut Vec<Part<T>>) -> Result<WeightForm, Fault> {
+    /// Its description and its arrays.
+    pub(crate) fn to_parts(&self, name: &str, masks: MaskStorage) -> Result<(WeightForm, Vec<Part<T>>), Fault> {
+        let mut parts = Vec::new();
+        let form = self.collect(name, masks, &mut parts)?;
+        Ok((form, parts))
+    }
+
+    fn collect(&self, name: &str, masks: MaskStorage, parts: &mut Vec<Part<T>>) -> Result<WeightForm, Fault> {
         let node = match &self.node {
-            Node::Leaf(leaf) => NodeForm::Leaf(leaf.collect(name, &self.shape, parts)?),
+            Node::Leaf(leaf) => NodeForm::Leaf(match masks {
+                MaskStorage::Smallest => leaf.collect(name, &self.shape, parts)?,
+                MaskStorage::Bits => leaf.collect_bits(name, &self.shape, parts)?,
+            }),
             Node::Product(u, v) => NodeForm::Product(
-                Box::new(u.collect(&format!("{name}.u"), parts)?),
-                Box::new(v.collect(&format!("{name}.v"), parts)?),
+                Box::new(u.collect(&format!("{name}.u"), masks, parts)?),
+                Box::new(v.collect(&format!("{name}.v"), masks, parts)?),
             ),
             Node::Sum(terms) => NodeForm::Sum(
                 terms
                     .iter()
                     .enumerate()
-                    .map(|(i, t)| t.collect(&format!("{name}.{i}"), parts))
+                    .map(|(i, t)| t.collect(&format!("{name}.{i}"), masks, parts))
                     .collect::<Result<_, _>>()?,
             ),
         };
@@ -133,7 +163,7 @@ impl<T: Float> Weight<T> {
     pub(crate) fn from_parts(
         name: &str,
         form: &WeightForm,
-        find: &mut dyn FnMut(&str, DType, usize) -> Result<Bytes, crate::Error>,
+        find: &mut Find<'_>,
     ) -> Result<Self, crate::Error> {
         build(name, form, find, MAX_DEPTH)
     }
@@ -141,26 +171,51 @@ impl<T: Float> Weight<T> {
 
 impl<T: Float> Leaf<T> {
     fn collect(&self, name: &str, shape: &[usize], parts: &mut Vec<Part<T>>) -> Result<LeafForm, Fault> {
-        let stored = match &self.support {
-            Support::All => None,
+        let kept = MaskForm::Zeros { kept: self.kept() };
+        let (mask, coding) = match &self.support {
+            Support::All => (None, Cow::Borrowed(&self.coding)),
+            Support::Zeros(_) => (Some(kept), Cow::Borrowed(&self.coding)),
+            Support::Stored(mask) => (Some(push_mask(name, mask, parts)), Cow::Borrowed(&self.coding)),
             Support::Kept(mask) => {
-                Some(Arc::new(StoredMask::encode(mask, self.rows, self.cols, stride(shape))))
+                let stored = StoredMask::encode(mask, self.rows, self.cols, stride(shape));
+                if self.fits_as_zeros(stored.stored_bytes() + self.coding.stored_bytes())? {
+                    (Some(kept), Cow::Owned(self.spread()?))
+                } else {
+                    (Some(push_mask(name, &stored, parts)), Cow::Borrowed(&self.coding))
+                }
             }
-            Support::Stored(mask) => Some(Arc::clone(mask)),
         };
-        let mask = stored.map(|mask| {
-            for (part, bytes) in mask.parts() {
-                let name = format!("{name}.{}", part.name);
-                parts.push(Part::bytes(name, part.dtype, vec![part.len], bytes.clone()));
-            }
-            mask.form.clone()
+        let coding = push_coding(name, shape, mask.as_ref(), &coding, parts);
+        Ok(LeafForm { mask, coding })
+    }
+
+    /// As [`collect`](Self::collect), with a bitmask where there is a mask.
+    fn collect_bits(&self, name: &str, shape: &[usize], parts: &mut Vec<Part<T>>) -> Result<LeafForm, Fault> {
+        let leaf = self.load()?;
+        let mask = leaf.mask()?.map(|mask| {
+            let stored = StoredMask::encode_as(MaskForm::Bitmask { kept: mask.kept() }, &mask, self.rows, self.cols);
+            push_mask(name, &stored, parts)
         });
-        let coding = match &self.coding {
+        let coding = push_coding(name, shape, mask.as_ref(), &leaf.coding, parts);
+        Ok(LeafForm { mask, coding })
+    }
+}
+
+fn push_coding<T: Float>(
+    name: &str,
+    shape: &[usize],
+    mask: Option<&MaskForm>,
+    coding: &Coding<T>,
+    parts: &mut Vec<Part<T>>,
+) -> CodingForm {
+        let spread = matches!(mask, None | Some(MaskForm::Zeros { .. }));
+        match coding {
             Coding::Float(values) => {
                 let dtype = values.dtype();
-                parts.push(match mask {
-                    None => Part::values(name.to_owned(), shape.to_vec(), values.clone()),
-                    Some(_) => Part::values(format!("{name}.values"), vec![values.len()], values.clone()),
+                parts.push(if spread {
+                    Part::values(name.to_owned(), shape.to_vec(), values.clone())
+                } else {
+                    Part::values(format!("{name}.values"), vec![values.len()], values.clone())
                 });
                 CodingForm::Float(dtype)
             }
@@ -168,9 +223,9 @@ impl<T: Float> Leaf<T> {
                 let scales = affine.scale.clone();
                 parts.push(Part::values(format!("{name}.scale"), vec![scales.len()], scales));
                 if let Some(zero) = &affine.zero {
-                    parts.push(Part::packed(format!("{name}.zero_point"), zero.packed()));
+                    parts.push(Part::codes(format!("{name}.zero_point"), zero));
                 }
-                parts.push(Part::packed(format!("{name}.codes"), affine.codes.packed()));
+                parts.push(Part::codes(format!("{name}.codes"), &affine.codes));
                 CodingForm::Affine {
                     bits: affine.bits(),
                     granularity: affine.granularity,
@@ -178,9 +233,23 @@ impl<T: Float> Leaf<T> {
                     symmetric: affine.zero.is_none(),
                 }
             }
-        };
-        Ok(LeafForm { mask, coding })
+        }
+}
+
+/// Whether no product of axes overflows, also where some axis is 0.
+pub(crate) fn is_sane_shape(shape: &[usize]) -> bool {
+    let size = shape.iter().try_fold(1_usize, |n, d| n.checked_mul((*d).max(1)));
+    // A byte count of eight times that must still be a number.
+    size.is_some_and(|n| n.checked_mul(64).is_some())
+}
+
+fn push_mask<T: Float>(name: &str, mask: &StoredMask, parts: &mut Vec<Part<T>>) -> MaskForm {
+    for (part, bytes) in mask.parts() {
+        let name = format!("{name}.{}", part.name);
+        let kind = mask.kind();
+        parts.push(Part { kind, ..Part::bytes(name, part.dtype, vec![part.len], bytes.clone()) });
     }
+    mask.form.clone()
 }
 
 fn bad(name: &str, why: &'static str) -> crate::Error {
@@ -190,14 +259,13 @@ fn bad(name: &str, why: &'static str) -> crate::Error {
 fn build<T: Float>(
     name: &str,
     form: &WeightForm,
-    find: &mut dyn FnMut(&str, DType, usize) -> Result<Bytes, crate::Error>,
+    find: &mut Find<'_>,
     depth: usize,
 ) -> Result<Weight<T>, crate::Error> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(bad(name, "products and sums are nested too deep"));
     };
-    let size = form.shape.iter().copied().try_fold(1, usize::checked_mul);
-    if size.is_none_or(|n| isize::try_from(n).is_err()) {
+    if !is_sane_shape(&form.shape) {
         return Err(bad(name, "its shape is too large"));
     }
     let (rows, cols) = fold(&form.shape);
@@ -236,18 +304,20 @@ fn build_leaf<T: Float>(
     rows: usize,
     cols: usize,
     form: &LeafForm,
-    find: &mut dyn FnMut(&str, DType, usize) -> Result<Bytes, crate::Error>,
+    find: &mut Find<'_>,
 ) -> Result<Leaf<T>, crate::Error> {
     let too_large = || bad(name, "it declares more entries than a file can hold");
-    let (support, kept) = match &form.mask {
+    let (support, coded) = match &form.mask {
         None => (Support::All, rows * cols),
+        Some(MaskForm::Zeros { kept }) if *kept <= rows * cols => (Support::Zeros(*kept), rows * cols),
         Some(mask) => {
             let parts: Vec<MaskPart> =
                 mask.parts(rows, cols).ok_or_else(|| bad(name, "its mask does not fit its shape"))?;
             let kept = mask.kept(rows, cols).ok_or_else(too_large)?;
             let mut found = Vec::with_capacity(parts.len());
             for part in parts {
-                let bytes = find(&format!("{name}.{}", part.name), part.dtype, part.bytes().ok_or_else(too_large)?)?;
+                let bytes = part.bytes().ok_or_else(too_large)?;
+                let bytes = find(&format!("{name}.{}", part.name), mask.kind(rows, cols), part.dtype, bytes)?;
                 found.push((part, bytes));
             }
             (Support::Stored(Arc::new(StoredMask::from_parts(mask.clone(), rows, cols, found))), kept)
@@ -257,8 +327,9 @@ fn build_leaf<T: Float>(
     let float = |dtype: DType| if dtype.is_float() { Ok(dtype) } else { Err(bad(name, "its values are not floats")) };
     let coding = match form.coding {
         CodingForm::Float(dtype) => {
-            let part = if form.mask.is_some() { format!("{name}.values") } else { name.to_owned() };
-            Coding::Float(Values::raw(float(dtype)?, find(&part, dtype, bytes_of(kept, dtype)?)?))
+            let spread = matches!(support, Support::All | Support::Zeros(_));
+            let part = if spread { name.to_owned() } else { format!("{name}.values") };
+            Coding::Float(Values::raw(float(dtype)?, find(&part, PartKind::Numbers, dtype, bytes_of(coded, dtype)?)?))
         }
         CodingForm::Affine { bits, granularity, scale, symmetric } => {
             if !(1..=8).contains(&bits) {
@@ -270,17 +341,19 @@ fn build_leaf<T: Float>(
                 return Err(bad(name, "its groups do not divide its inputs"));
             }
             let blocks = (rows * cols).checked_div(granularity.block(rows, cols)).unwrap_or(0);
-            let packed = |n: usize| Codes::packed_bytes(bits, n).ok_or_else(too_large);
-            let scale = Values::raw(float(scale)?, find(&format!("{name}.scale"), scale, bytes_of(blocks, scale)?)?);
+            let mut codes = |name: &str, len: usize, find: &mut Find<'_>| {
+                let bytes = Codes::packed_bytes(bits, len).ok_or_else(too_large)?;
+                let bytes = find(name, PartKind::Codes { bits, len }, DType::U8, bytes)?;
+                Ok::<_, crate::Error>(Codes::from_packed(bits, len, bytes))
+            };
+            let bytes = bytes_of(blocks, float(scale)?)?;
+            let scale = Values::raw(scale, find(&format!("{name}.scale"), PartKind::Numbers, scale, bytes)?);
             let zero = match symmetric {
                 true => None,
-                false => {
-                    let bytes = find(&format!("{name}.zero_point"), DType::U8, packed(blocks)?)?;
-                    Some(Codes::from_packed(bits, blocks, bytes))
-                }
+                false => Some(codes(&format!("{name}.zero_point"), blocks, find)?),
             };
-            let codes = find(&format!("{name}.codes"), DType::U8, packed(kept)?)?;
-            Coding::Affine(Affine { granularity, scale, zero, codes: Codes::from_packed(bits, kept, codes) })
+            let codes = codes(&format!("{name}.codes"), coded, find)?;
+            Coding::Affine(Affine { granularity, scale, zero, codes })
         }
     };
     Ok(Leaf { rows, cols, support, coding })

@@ -1,10 +1,11 @@
-//! How a mask lies in a file: the smallest of three forms, chosen by bytes. A pure function of the mask.
+//! How a mask lies in a file: the smallest of four forms, chosen by bytes. A pure function of the leaf.
 //!
 //! | form | parts | bytes for `rows` x `cols` with `kept` entries |
 //! | --- | --- | --- |
 //! | N:M | `pattern`: for each group of M its combination of N kept places, as a number | `ceil(groups * ceil(log2 C(M, N)) / 8)` |
 //! | bitmask | `mask`: a bit an entry, row-major, least significant bit first | `ceil(rows * cols / 8)` |
 //! | CSR | `indices`: columns of the kept entries; `row_offsets`: where each row starts in them | `kept * w + (rows + 1) * v` |
+//! | zeros | none: the values (or codes) hold every entry, pruned ones as zero; possible where no kept entry is zero | 0, but the values of pruned entries |
 //!
 //! with `w` of 1, 2 or 4 bytes as `cols` needs, and `v` of 4 or 8 as `kept` needs. A 2:4 group takes
 //! 3 bits, less than the 4 of a bitmask. In a convolution `[out, in, kh, kw]` a group runs along `in`, so
@@ -12,6 +13,7 @@
 
 use super::bytes::Bytes;
 use super::mask::Mask;
+use super::parts::PartKind;
 use crate::{DType, Fault};
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,8 @@ pub(crate) enum MaskForm {
     Nm { n: usize, m: usize, stride: usize },
     Bitmask { kept: usize },
     Csr { kept: usize },
+    /// No mask at all: the values hold every entry, and those that are not zero are kept.
+    Zeros { kept: usize },
 }
 
 /// A mask in its stored form: the parts, by their names.
@@ -69,10 +73,18 @@ impl Choice {
 }
 
 impl MaskForm {
+    /// What the arrays of this form hold.
+    pub fn kind(&self, rows: usize, cols: usize) -> PartKind {
+        match self {
+            Self::Bitmask { .. } => PartKind::Mask { entries: rows * cols, cols },
+            _ => PartKind::Numbers,
+        }
+    }
+
     pub fn kept(&self, rows: usize, cols: usize) -> Option<usize> {
         match *self {
             Self::Nm { n, m, .. } => (rows.checked_mul(cols)? / m.max(1)).checked_mul(n),
-            Self::Bitmask { kept } | Self::Csr { kept } => Some(kept),
+            Self::Bitmask { kept } | Self::Csr { kept } | Self::Zeros { kept } => Some(kept),
         }
     }
 
@@ -81,6 +93,10 @@ impl MaskForm {
         let parts = self.layout(rows, cols)?;
         let bytes = parts.iter().try_fold(0_usize, |sum, p| sum.checked_add(p.bytes()?))?;
         let limit = bytes.saturating_mul(MAX_ENTRIES_PER_BYTE).saturating_add(FREE_ENTRIES);
+        if matches!(self, Self::Zeros { .. }) {
+            // The values are as many as the entries.
+            return Some(parts);
+        }
         (rows.checked_mul(cols)? <= limit).then_some(parts)
     }
 
@@ -92,6 +108,7 @@ impl MaskForm {
                 let bits = fits.then(|| (n / m).checked_mul(pattern_bits(keep, m)))??;
                 Some(vec![MaskPart { name: "pattern", dtype: DType::U8, len: bits.div_ceil(8) }])
             }
+            Self::Zeros { kept } => (kept <= n).then(Vec::new),
             Self::Bitmask { kept } => {
                 (kept <= n).then(|| vec![MaskPart { name: "mask", dtype: DType::U8, len: n.div_ceil(8) }])
             }
@@ -129,6 +146,11 @@ impl StoredMask {
         self.parts.iter().map(|(_, b)| b.resident()).sum()
     }
 
+    /// What its arrays hold.
+    pub fn kind(&self) -> PartKind {
+        self.form.kind(self.rows, self.cols)
+    }
+
     pub fn parts(&self) -> &[(MaskPart, Bytes)] {
         &self.parts
     }
@@ -152,9 +174,15 @@ impl StoredMask {
 
     /// `mask` in its smallest form.
     pub fn encode(mask: &Mask, rows: usize, cols: usize, stride: usize) -> Self {
-        let Choice { form, parts } = Self::form(mask, rows, cols, stride);
+        Self::encode_as(Self::form(mask, rows, cols, stride).form, mask, rows, cols)
+    }
+
+    /// `mask` in the given form, which fits it.
+    pub fn encode_as(form: MaskForm, mask: &Mask, rows: usize, cols: usize) -> Self {
+        let parts = form.parts(rows, cols).unwrap_or_default();
         let bytes: Vec<Vec<u8>> = match form {
             MaskForm::Bitmask { .. } => vec![mask.to_le_bytes()],
+            MaskForm::Zeros { .. } => Vec::new(),
             MaskForm::Csr { .. } => {
                 let (mut offsets, mut indices) = (Vec::new(), Vec::new());
                 for r in 0..=rows {
@@ -187,6 +215,7 @@ impl StoredMask {
         };
         let mask = match self.form {
             MaskForm::Bitmask { .. } => Mask::from_le_bytes(&part(0)?, n),
+            MaskForm::Zeros { .. } => return Err(Fault::Form("the mask lies in the values")),
             MaskForm::Csr { .. } => {
                 let offsets = read_le(&part(0)?, self.parts[0].0.dtype);
                 let indices = read_le(&part(1)?, self.parts[1].0.dtype);

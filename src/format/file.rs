@@ -1,0 +1,122 @@
+//! [`AtomicFile`]: a file that appears whole or not at all.
+
+use crate::{Error, Result};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
+
+/// Written beside its place, then synced and renamed into it. Dropped without [`commit`](Self::commit), it
+/// leaves nothing behind and an existing file as it was.
+pub(crate) struct AtomicFile {
+    #[cfg(feature = "files")]
+    inner: imp::Inner,
+    #[cfg(not(feature = "files"))]
+    inner: std::convert::Infallible,
+}
+
+#[cfg(feature = "files")]
+mod imp {
+    use super::{Error, Path, Result, Write};
+    use std::io::BufWriter;
+    use std::path::PathBuf;
+    use tempfile::NamedTempFile;
+
+    pub struct Inner {
+        pub file: BufWriter<NamedTempFile>,
+        pub path: PathBuf,
+    }
+
+    impl Inner {
+        pub fn create(path: &Path) -> Result<Self> {
+            let folder = match path.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+            let file = tempfile::Builder::new()
+                .prefix(".bantam-")
+                .suffix(".tmp")
+                .tempfile_in(folder)
+                .map_err(|e| Error::io(path, e))?;
+            Ok(Self { file: BufWriter::with_capacity(1 << 20, file), path: path.to_path_buf() })
+        }
+
+        pub fn commit(mut self) -> Result<()> {
+            let path = self.path;
+            self.file.flush().map_err(|e| Error::io(&path, e))?;
+            let file = self.file.into_inner().map_err(|e| Error::io(&path, e.into_error()))?;
+            file.as_file().sync_all().map_err(|e| Error::io(&path, e))?;
+            keep_mode(&file, &path);
+            file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
+            Ok(())
+        }
+    }
+
+    /// Temporary files are private; the saved one gets the mode of the file it replaces, or the usual one.
+    #[cfg(unix)]
+    fn keep_mode(file: &NamedTempFile, path: &Path) {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode());
+        // A mode that cannot be set is no reason to lose the file.
+        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(mode));
+    }
+
+    #[cfg(not(unix))]
+    fn keep_mode(_: &NamedTempFile, _: &Path) {}
+}
+
+#[cfg(feature = "files")]
+impl AtomicFile {
+    pub fn create(path: &Path) -> Result<Self> {
+        imp::Inner::create(path).map(|inner| Self { inner })
+    }
+
+    pub fn commit(self) -> Result<()> {
+        self.inner.commit()
+    }
+}
+
+#[cfg(feature = "files")]
+impl Write for AtomicFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.inner.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.inner.file.flush()
+    }
+}
+
+#[cfg(feature = "files")]
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.inner.file.seek(to)
+    }
+}
+
+#[cfg(not(feature = "files"))]
+impl AtomicFile {
+    pub fn create(_: &Path) -> Result<Self> {
+        Err(Error::Unsupported { what: "saving to a file", feature: "files" })
+    }
+
+    pub fn commit(self) -> Result<()> {
+        match self.inner {}
+    }
+}
+
+#[cfg(not(feature = "files"))]
+impl Write for AtomicFile {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        match self.inner {}
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self.inner {}
+    }
+}
+
+#[cfg(not(feature = "files"))]
+impl Seek for AtomicFile {
+    fn seek(&mut self, _: SeekFrom) -> std::io::Result<u64> {
+        match self.inner {}
+    }
+}

@@ -1,0 +1,103 @@
+//! Model files. One file a format, and what they share: hostile input is met with errors, never with
+//! panics or unbounded allocation; a failed save leaves the old file as it was.
+
+mod archive;
+mod description;
+mod entropy;
+mod file;
+mod open;
+mod safetensors;
+
+pub(crate) use file::AtomicFile;
+pub(crate) use open::{Stream, header_bound};
+
+use crate::error::FormatKind;
+use crate::weight::{Bytes, OpenFile};
+use crate::{Error, Float, FormatError, Model, Result};
+use serde::{Deserialize, Serialize};
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+/// The two forms of a saved model. Both are valid safetensors files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Layout {
+    /// An array for each part (`fc1.weight.codes`, `fc1.weight.scale`, ..), which any reader of
+    /// safetensors can load. Read by position, when needed. For models of any size.
+    #[default]
+    Open,
+    /// Everything in one entropy-coded array: the smallest file. Read and written as a whole. For small
+    /// models, where names and headers count.
+    Archive,
+}
+
+/// Opens a model file.
+pub(crate) fn open<T: Float>(path: &Path) -> Result<Model<T>> {
+    let file = File::open(path).map_err(|e| Error::io(path, e))?;
+    let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    let file = Arc::new(OpenFile::new(file, path));
+    let at = |error: Error| match error {
+        Error::Format(format) => Error::Format(format.at(path)),
+        other => other,
+    };
+    let len = usize::try_from(len).map_err(|_| at(too_long(len)))?;
+    read(&Bytes::from_file(&file, 0, len)).map_err(at)
+}
+
+fn too_long(got: u64) -> Error {
+    FormatKind::Limit { what: "the file's length", limit: usize::MAX as u64, got }.into()
+}
+
+/// A model from bytes in memory.
+pub(crate) fn from_bytes<T: Float>(bytes: Vec<u8>) -> Result<Model<T>> {
+    read(&bytes.into())
+}
+
+fn read<T: Float>(bytes: &Bytes) -> Result<Model<T>> {
+    let file = safetensors::Header::read(bytes)?;
+    if archive::is_archive(&file) { archive::read(&file) } else { open::read(file) }
+}
+
+/// Saves a model: the file appears whole or not at all.
+pub(crate) fn save<T: Float>(model: &Model<T>, path: &Path, layout: Layout) -> Result<()> {
+    let mut file = AtomicFile::create(path)?;
+    match layout {
+        Layout::Open => open::write(model, &mut file),
+        Layout::Archive => archive::write(model, &mut file),
+    }
+    .map_err(|e| name_file(e, path))?;
+    file.commit()
+}
+
+/// An I/O error of a writer that does not know its file.
+pub(crate) fn name_file(error: Error, path: &Path) -> Error {
+    match error {
+        Error::Io { path: unnamed, source } if unnamed.as_os_str().is_empty() => Error::io(path, source),
+        other => other,
+    }
+}
+
+/// The bytes of a saved model.
+pub(crate) fn to_bytes<T: Float>(model: &Model<T>, layout: Layout) -> Result<Vec<u8>> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    match layout {
+        Layout::Open => open::write(model, &mut bytes)?,
+        Layout::Archive => archive::write(model, &mut bytes)?,
+    }
+    Ok(bytes.into_inner())
+}
+
+/// A fault in the bytes of a model that is being opened.
+fn fault(name: &str, fault: crate::Fault) -> Error {
+    match fault {
+        crate::Fault::Io { path, source } => {
+            Error::Io { path, source: std::io::Error::new(source.kind(), source.to_string()) }
+        }
+        crate::Fault::Form(why) => {
+            FormatError::new(FormatKind::Tensor { name: name.to_owned(), why }).into()
+        }
+        other => Error::weight(name, other),
+    }
+}
