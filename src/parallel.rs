@@ -22,6 +22,14 @@ pub fn try_map<R: Send, E: Send>(
     map(n, f).into_iter().collect()
 }
 
+/// `f` of each item, in order.
+pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
+    #[cfg(feature = "threads")]
+    return items.into_par_iter().map(f).collect();
+    #[cfg(not(feature = "threads"))]
+    return items.into_iter().map(f).collect();
+}
+
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);

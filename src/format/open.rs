@@ -102,7 +102,7 @@ enum Target<W> {
 }
 
 impl<T: Float, W: Write + Seek> Stream<T, W> {
-    /// `space` bytes are reserved for the header.
+    /// `space` bytes are reserved for the header; with 0, the header gets what it needs in the end.
     pub fn new(out: W, space: usize, metadata: BTreeMap<String, String>, graph: Option<Graph>) -> Self {
         Self {
             out: Target::Blank(out),
@@ -111,7 +111,7 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
             metadata,
             graph,
             space,
-            collect: false,
+            collect: space == 0,
             in_order: true,
         }
     }
@@ -195,12 +195,31 @@ impl From<crate::Fault> for Interrupted {
     }
 }
 
-/// Header bytes that are enough for any model that a pipeline makes of this outline, whatever its values.
-/// A function of names and shapes, so that a streamed file and a saved one are the same.
-pub(crate) fn header_bound(outline: &Outline, carried: usize, metadata: &BTreeMap<String, String>, graph: Option<&Graph>) -> usize {
-    let text = |s: &str| serde_json::to_string(s).map_or(0, |t| serde_json::to_string(&t).map_or(0, |t| t.len()));
-    let own: usize = metadata.iter().map(|(k, v)| text(k) + text(v) + 4).sum();
-    let graph = graph.and_then(|g| serde_json::to_string(g).ok()).map_or(0, |g| text(&g));
+/// Models of at least this size are written as they come, with a header of reserved size; smaller ones are
+/// collected, so that their header has just the size it needs.
+const STREAMED: usize = 64 << 20;
+
+/// Header bytes that are enough for whatever a pipeline makes of this outline and whatever the values are;
+/// 0 for a model so small that it is collected. A function of what is known before any work, so that a
+/// streamed file and a saved one are the same.
+pub(crate) fn header_bound<T: Float>(outline: &Outline, model: &Model<T>) -> usize {
+    let dense: usize = model.contents().map(|(info, _)| info.shape.iter().product::<usize>() * 4).sum();
+    if dense < STREAMED {
+        return 0;
+    }
+    // Text in the description is escaped twice: as JSON, and as a string of the header.
+    let text = |s: &str| {
+        let once = serde_json::to_string(s).unwrap_or_default();
+        serde_json::to_string(&once).map_or(0, |twice| twice.len())
+    };
+    let metadata: usize = model.metadata().iter().map(|(k, v)| text(k) + text(v) + 4).sum();
+    let graph = model.graph().and_then(|g| serde_json::to_string(g).ok()).map_or(0, |g| text(&g));
+    let axes = |info: &WeightInfo| AXIS * (info.shape.len() + 2);
+    let carried: usize = model
+        .contents()
+        .filter(|(_, content)| matches!(content, Content::Carried(..)))
+        .map(|(info, _)| 2 * text(&info.name) + axes(info) + ARRAY + ENTRY)
+        .sum();
     let weights: usize = outline
         .weights()
         .iter()
@@ -208,15 +227,16 @@ pub(crate) fn header_bound(outline: &Outline, carried: usize, metadata: &BTreeMa
             // A sum of a product and a residual has three leaves; a leaf has up to five arrays.
             let leaves = if w.form.factored { 3 } else { 1 };
             let name = text(&w.info.name);
-            let shape = 21 * (w.info.shape.len() + 2);
-            leaves * (5 * (name + ARRAY) + LEAF + shape) + name + ENTRY
+            leaves * (5 * (name + ARRAY) + LEAF + axes(&w.info)) + name + ENTRY
         })
         .sum();
-    own + graph + weights + carried + ENTRY
+    metadata + graph + weights + carried + ENTRY
 }
 
 /// Most that the header says of one array besides its name: type, shape of one axis, offsets, suffix.
 const ARRAY: usize = 150;
+/// Digits of an axis, twice: in the header and in the description.
+const AXIS: usize = 42;
 /// Most that the description says of one leaf, quotes escaped.
 const LEAF: usize = 450;
 /// Most that the description says of one entry besides.

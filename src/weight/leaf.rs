@@ -254,11 +254,9 @@ impl<T: Float> Leaf<T> {
         align: usize,
         keep: impl Fn(&Block<'_, T>) -> Result<Vec<bool>, Fault> + Sync + Send,
     ) -> Result<Self, Fault> {
-        if matches!(self.support, Support::Zeros(_)) {
-            return self.load()?.restrict(align, keep);
-        }
-        let mask = self.mask()?;
-        let parts = self.map_blocks(mask.as_deref(), align, |block| {
+        let leaf = self.settled()?;
+        let mask = leaf.mask()?;
+        let parts = leaf.map_blocks(mask.as_deref(), align, |block| {
             Self::check_finite(&block)?;
             let flags = keep(&block)?;
             debug_assert_eq!(flags.len(), block.kept.len());
@@ -270,12 +268,24 @@ impl<T: Float> Leaf<T> {
             Ok((words, flags))
         })?;
         let (words, flags): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let new = Mask::new(words.concat(), self.len());
-        if new.kept() == self.kept() {
-            return Ok(self);
+        let new = Mask::new(words.concat(), leaf.len());
+        if new.kept() == leaf.kept() {
+            return Ok(leaf);
         }
-        let coding = self.coding.retain(&flags)?;
-        Ok(Self { support: Support::Kept(Arc::new(new)), coding, ..self })
+        let coding = leaf.coding.retain(&flags)?;
+        Ok(Self { support: Support::Kept(Arc::new(new)), coding, ..leaf })
+    }
+
+    /// The same leaf with numbers for kept entries only; a copy is made only where zeros stand for pruned
+    /// entries.
+    pub(crate) fn settled(self) -> Result<Self, Fault> {
+        if matches!(self.support, Support::Zeros(_)) { self.load() } else { Ok(self) }
+    }
+
+    /// Moves along the coding axis only: the same support with its kept entries held as `coding`. The leaf
+    /// is [`settled`](Self::settled).
+    pub(crate) fn recoded(self, coding: Coding<T>) -> Self {
+        Self { coding, ..self }
     }
 
     /// Bytes in a file. `stride` is the distance between neighbouring inputs of a row: `kh * kw` for a

@@ -104,6 +104,11 @@ impl<T: Float> Weight<T> {
         Self::from_leaf(shape, Leaf::dense(rows, cols, Values::raw(dtype, bytes)))
     }
 
+    /// A placeholder without entries.
+    pub(crate) fn nothing() -> Self {
+        Self::from_leaf(&[0], Leaf::dense(1, 0, Values::new(Vec::new())))
+    }
+
     pub(crate) fn from_leaf(shape: &[usize], leaf: Leaf<T>) -> Self {
         debug_assert_eq!(fold(shape), (leaf.rows, leaf.cols));
         Self::from_node(shape, Node::Leaf(leaf))

@@ -1,0 +1,215 @@
+//! Running a pipeline on a model in memory.
+
+use super::{Compressed, Pipeline, check};
+use crate::compressor::{Compressor, Decision, Reach, Survey, WeightCompressor};
+use crate::format::header_bound;
+use crate::log::{Log, Record};
+use crate::model::{Content, Model, Outline, WeightInfo};
+use crate::report::{Left, Report, StepReport, WeightReport};
+use crate::{Error, Fault, Float, Result, Weight, parallel};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> Result<Compressed<T>> {
+    let steps = pipeline.flat();
+    let outline = Outline::of(&model).strict(pipeline.strict);
+    let planned = check(&steps, outline.clone())?;
+    let before = sizes(&model);
+    let bytes_before = model.stored_bytes();
+    let mut rows = Vec::with_capacity(steps.len());
+    let mut bytes = bytes_before;
+    for (index, (step, planned)) in steps.iter().zip(&planned).enumerate() {
+        let log = pipeline.log(step.name(), index, steps.len());
+        let start = Instant::now();
+        let record = match step.reach() {
+            Reach::Weight(each) => {
+                each_planned(each, &mut model, Some(planned), &log)?;
+                let record = log.into_record();
+                bytes = bytes - record.bytes.0 + record.bytes.1;
+                record
+            }
+            _ => {
+                whole_model(*step, &mut model, planned, &log)?;
+                bytes = model.stored_bytes();
+                log.into_record()
+            }
+        };
+        rows.push((step.name().to_owned(), record, bytes, start.elapsed().as_secs_f64()));
+    }
+    model.reserve_header(header_bound(planned.last().unwrap_or(&outline), &model));
+    let report = report(&model, &before, bytes_before, rows);
+    Ok(Compressed { model, report })
+}
+
+/// Stored bytes of each weight.
+pub(super) fn sizes<T: Float>(model: &Model<T>) -> HashMap<Arc<str>, usize> {
+    model.entries().map(|(info, weight)| (Arc::clone(&info.name), weight.stored_bytes())).collect()
+}
+
+fn report<T: Float>(
+    model: &Model<T>,
+    before: &HashMap<Arc<str>, usize>,
+    bytes_before: usize,
+    steps: Vec<(String, Record, usize, f64)>,
+) -> Report {
+    let weights = model.entries().map(|(info, w)| WeightReport::new(info, before.get(&info.name).copied(), w));
+    assemble(weights.collect(), bytes_before, model.stored_bytes(), steps)
+}
+
+/// Puts together rows of weights and of steps.
+pub(super) fn assemble(
+    mut weights: Vec<WeightReport>,
+    bytes_before: usize,
+    bytes_after: usize,
+    steps: Vec<(String, Record, usize, f64)>,
+) -> Report {
+    let mut last = bytes_before;
+    let mut rows = Vec::with_capacity(steps.len());
+    for (name, record, bytes, seconds) in steps {
+        let mut left: Vec<_> = record.left;
+        left.sort_by(|a, b| a.0.cmp(&b.0));
+        for (weight, why) in left {
+            if let Some(row) = weights.iter_mut().find(|w| w.name == weight) {
+                row.left.push(Left { step: name.clone(), why });
+            }
+        }
+        rows.push(StepReport {
+            name,
+            bytes_before: std::mem::replace(&mut last, bytes),
+            bytes_after: bytes,
+            seconds,
+            training: record.training,
+        });
+    }
+    Report { weights, steps: rows, bytes_before, bytes_after }
+}
+
+/// A step that looks at the whole model: afterwards no mask may have been dropped unplanned.
+fn whole_model<T: Float>(
+    step: &dyn Compressor<T>,
+    model: &mut Model<T>,
+    planned: &Outline,
+    log: &Log<'_>,
+) -> Result<()> {
+    let masked: Vec<(Arc<str>, usize, bool)> = model
+        .entries()
+        .filter(|(_, w)| w.form().pruned)
+        .map(|(info, w)| (Arc::clone(&info.name), w.entries().1, w.is_leaf()))
+        .collect();
+    step.compress(model, log)?;
+    for (name, pruned, is_leaf) in masked {
+        if let Some(weight) = model.weight(&name)
+            && weight.is_leaf() == is_leaf
+        {
+            mask_is_held(&name, pruned, weight, Some(planned), log.step())?;
+        }
+    }
+    Ok(())
+}
+
+/// Pruned entries stay pruned, unless the step's plan said otherwise.
+fn mask_is_held<T: Float>(
+    name: &str,
+    pruned_before: usize,
+    after: &Weight<T>,
+    planned: Option<&Outline>,
+    step: &str,
+) -> Result<()> {
+    let planned = planned.and_then(|o| o.weights().iter().find(|w| &*w.info.name == name));
+    if after.entries().1 >= pruned_before || planned.is_some_and(|w| !w.form.pruned) {
+        return Ok(());
+    }
+    Err(Error::weight(name, Fault::MaskDropped(step.to_owned())))
+}
+
+/// The work of a step that handles one weight at a time, on a whole model: what
+/// [`Compressor::compress`] of such a step is.
+pub(crate) fn each_weight<T: Float>(
+    each: &dyn WeightCompressor<T>,
+    model: &mut Model<T>,
+    log: &Log<'_>,
+) -> Result<()> {
+    each_planned(each, model, None, log)
+}
+
+fn each_planned<T: Float>(
+    each: &dyn WeightCompressor<T>,
+    model: &mut Model<T>,
+    planned: Option<&Outline>,
+    log: &Log<'_>,
+) -> Result<()> {
+    let decided = match each.survey() {
+        None => None,
+        Some(survey) => Some(resolve(survey, &mut |survey| {
+            let selected: Vec<_> = model.entries().filter(|(info, _)| each.select().takes(info)).collect();
+            parallel::try_map(selected.len(), |i| {
+                let (info, weight) = selected[i];
+                survey.look(info, weight).map_err(|f| Error::weight(&info.name, f))?;
+                if log.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+            })
+            .map(drop)
+        })?),
+    };
+    let each = decided.as_deref().unwrap_or(each);
+    let work: Vec<_> = model
+        .contents_mut()
+        .filter(|(info, _)| each.select().takes(info))
+        .filter_map(|(info, content)| match content {
+            Content::Weight(weight) => Some((info, weight)),
+            Content::Carried(..) => None,
+        })
+        .collect();
+    let of = work.len();
+    parallel::map_vec(work, |(info, slot)| {
+        // Moved out where nobody shares it, so that it can be changed in place.
+        let weight = Arc::unwrap_or_clone(std::mem::replace(slot, Arc::new(Weight::nothing())));
+        let weight = one(each, info, weight, planned, log)?;
+        info.shape = weight.shape().to_vec();
+        *slot = Arc::new(weight);
+        log.one_more(of)
+    })
+    .into_iter()
+    .collect()
+}
+
+/// One selected weight through one step.
+pub(super) fn one<T: Float>(
+    each: &dyn WeightCompressor<T>,
+    info: &WeightInfo,
+    weight: Weight<T>,
+    planned: Option<&Outline>,
+    log: &Log<'_>,
+) -> Result<Weight<T>> {
+    let before = weight.stored_bytes();
+    let (pruned, is_leaf) = (weight.entries().1, weight.is_leaf());
+    let outcome = each.compress_weight(info, weight).map_err(|f| Error::weight(&info.name, f))?;
+    let weight = outcome.weight;
+    if weight.is_leaf() == is_leaf {
+        mask_is_held(&info.name, pruned, &weight, planned, log.step())?;
+    }
+    log.bytes(before, weight.stored_bytes());
+    match outcome.left {
+        Some(why) => log.left(&info.name, why)?,
+        None => {}
+    }
+    Ok(weight)
+}
+
+/// Looks as often as the survey needs.
+pub(super) fn resolve<'a, T: Float>(
+    survey: Box<dyn Survey<'a, T> + 'a>,
+    look: &mut dyn FnMut(&dyn Survey<'a, T>) -> Result<()>,
+) -> Result<Box<dyn WeightCompressor<T> + 'a>> {
+    look(&*survey)?;
+    let mut decision = survey.decide();
+    loop {
+        match decision {
+            Decision::Ready(each) => return Ok(each),
+            Decision::LookAgain(survey) => {
+                look(&*survey)?;
+                decision = survey.decide();
+            }
+        }
+    }
+}

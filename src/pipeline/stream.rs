@@ -1,0 +1,131 @@
+//! Running a pipeline from file to file, one weight at a time.
+
+use super::run::{assemble, one, resolve};
+use super::{Pipeline, check};
+use crate::compressor::{Reach, WeightCompressor};
+use crate::format::{AtomicFile, Stream, header_bound, name_file};
+use crate::log::Log;
+use crate::model::{Content, Model, Outline, WeightInfo};
+use crate::report::{Report, WeightReport};
+use crate::{Error, Float, Refusal, Result, Weight};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// A step that is ready to compress: itself, or what its survey decided.
+enum Ready<'a, T: Float> {
+    Itself(&'a dyn WeightCompressor<T>),
+    Decided(Box<dyn WeightCompressor<T> + 'a>),
+}
+
+impl<T: Float> Ready<'_, T> {
+    fn get(&self) -> &dyn WeightCompressor<T> {
+        match self {
+            Self::Itself(each) => *each,
+            Self::Decided(each) => &**each,
+        }
+    }
+}
+
+pub(super) fn run_to<T: Float>(
+    pipeline: &Pipeline<'_, T>,
+    model: &Model<T>,
+    path: &Path,
+) -> Result<Report> {
+    let start = Instant::now();
+    let steps = pipeline.flat();
+    let outline = Outline::of(model).strict(pipeline.strict);
+    let planned = check(&steps, outline.clone())?;
+    let mut streamed = Vec::with_capacity(steps.len());
+    for (index, step) in steps.iter().enumerate() {
+        match step.reach() {
+            Reach::Weight(each) => streamed.push(each),
+            _ => {
+                let (step, weight) = (step.name().to_owned(), "*".to_owned());
+                return Err(Error::Plan { index, step, weight, why: Refusal::NotStreamable });
+            }
+        }
+    }
+    let logs: Vec<Log<'_>> =
+        steps.iter().enumerate().map(|(i, step)| pipeline.log(step.name(), i, steps.len())).collect();
+
+    // A survey of a later step sees the weights as the earlier steps leave them. It must not be heard in
+    // the report, or every weight would be counted again.
+    let mut ready: Vec<Ready<'_, T>> = Vec::with_capacity(steps.len());
+    for (i, each) in streamed.into_iter().enumerate() {
+        ready.push(match each.survey() {
+            None => Ready::Itself(each),
+            Some(survey) => Ready::Decided(resolve(survey, &mut |survey| {
+                let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.name())).collect();
+                for (info, weight) in model.entries().filter(|(info, _)| each.select().takes(info)) {
+                    let weight = through(&ready, info, weight.clone(), &planned, &unheard)?;
+                    survey.look(info, &weight).map_err(|f| Error::weight(&info.name, f))?;
+                    if logs[i].is_cancelled() {
+                        return Err(Error::Cancelled);
+                    }
+                }
+                Ok(())
+            })?),
+        });
+    }
+
+    let space = header_bound(planned.last().unwrap_or(&outline), model);
+    let mut file = AtomicFile::create(path)?;
+    let mut stream = Stream::new(&mut file, space, model.metadata().clone(), model.graph().cloned());
+    let (mut rows, mut bytes_after) = (Vec::new(), 0);
+    let of = model.len();
+    for (i, (info, content)) in model.contents().enumerate() {
+        let content = match content {
+            Content::Carried(..) => content.clone(),
+            Content::Weight(weight) => {
+                let before = weight.stored_bytes();
+                let weight = through(&ready, info, (**weight).clone(), &planned, &logs)?;
+                rows.push(WeightReport::new(info, Some(before), &weight));
+                Content::Weight(Arc::new(weight))
+            }
+        };
+        bytes_after += match &content {
+            Content::Weight(weight) => weight.stored_bytes(),
+            Content::Carried(_, bytes) => bytes.len(),
+        };
+        let info = match &content {
+            Content::Weight(weight) => WeightInfo::new(Arc::clone(&info.name), info.kind, weight.shape()),
+            Content::Carried(..) => info.clone(),
+        };
+        stream.add(&info, &content).map_err(|e| name_file(e, path))?;
+        if let Some(last) = logs.last() {
+            last.progress(i + 1, of)?;
+        }
+    }
+    stream.finish().map_err(|e| name_file(e, path))?;
+    file.commit()?;
+
+    let bytes_before = model.stored_bytes();
+    let mut bytes = bytes_before;
+    let last = logs.len().saturating_sub(1);
+    let seconds = start.elapsed().as_secs_f64();
+    let steps = logs.into_iter().zip(&steps).enumerate().map(|(i, (log, step))| {
+        let record = log.into_record();
+        bytes = bytes - record.bytes.0 + record.bytes.1;
+        (step.name().to_owned(), record, bytes, if i == last { seconds } else { 0.0 })
+    });
+    Ok(assemble(rows, bytes_before, bytes_after, steps.collect()))
+}
+
+/// One weight through all steps that take it.
+fn through<T: Float>(
+    ready: &[Ready<'_, T>],
+    info: &WeightInfo,
+    mut weight: Weight<T>,
+    planned: &[Outline],
+    logs: &[Log<'_>],
+) -> Result<Weight<T>> {
+    let mut info = info.clone();
+    for ((step, planned), log) in ready.iter().zip(planned).zip(logs) {
+        if step.get().select().takes(&info) {
+            weight = one(step.get(), &info, weight, Some(planned), log)?;
+            info.shape = weight.shape().to_vec();
+        }
+    }
+    Ok(weight)
+}

@@ -1,0 +1,125 @@
+//! The range that a grid covers.
+
+use super::grid::{Grid, Scheme};
+use crate::{Float, Invalid, parallel};
+use serde::{Deserialize, Serialize};
+
+/// How the range of a block of values is chosen.
+///
+/// | value | range | use it |
+/// | --- | --- | --- |
+/// | `MinMax` (default) | smallest to largest value | 8 bits, and where no value may be clipped |
+/// | `Percentile(p)` | what is left when `(100 - p) / 2` percent of the values are cut off at each end (symmetric: the `p`-th percentile of the absolute values); above 0, up to 100 | long tails |
+/// | `LeastSquares` | of 80 fractions of the min-max range, from 1 down to 0.21, the one with the smallest sum of squared errors | 4 bits and fewer; slower |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Range {
+    /// From the smallest to the largest value.
+    #[default]
+    MinMax,
+    /// Without the outermost values, in percent of all that stays.
+    Percentile(f64),
+    /// The least sum of squared errors.
+    LeastSquares,
+}
+
+/// Fractions that [`Range::LeastSquares`] tries, and their distance.
+const CANDIDATES: usize = 80;
+const STEP: f64 = 0.01;
+/// Values that are summed at a time; fixed, so that the sum does not depend on threads.
+const BLOCK: usize = 1 << 16;
+
+impl Range {
+    pub(super) fn validate(self) -> Result<(), Invalid> {
+        match self {
+            Self::Percentile(p) => {
+                Invalid::unless_in(f64::MIN_POSITIVE..=100.0, "percentile", p, "above 0 and at most 100")
+            }
+            Self::MinMax | Self::LeastSquares => Ok(()),
+        }
+    }
+
+    /// The grid for `values`, which are finite.
+    pub(super) fn fit<T: Float>(self, scheme: Scheme, values: &[T]) -> Grid<T> {
+        let (low, high) = match self {
+            Self::Percentile(p) => percentile(values, p, scheme.symmetric),
+            Self::MinMax | Self::LeastSquares => min_max(values),
+        };
+        if self == Self::LeastSquares { least_squares(scheme, values, low, high) } else { scheme.grid(low, high) }
+    }
+}
+
+fn min_max<T: Float>(values: &[T]) -> (f64, f64) {
+    let ends = parallel::map(values.len().div_ceil(BLOCK), |i| {
+        let block = &values[i * BLOCK..values.len().min((i + 1) * BLOCK)];
+        block.iter().fold((T::zero(), T::zero()), |(low, high), x| (low.min(*x), high.max(*x)))
+    });
+    ends.iter().fold((0.0, 0.0), |(low, high): (f64, f64), (a, b)| (low.min(a.widen()), high.max(b.widen())))
+}
+
+fn percentile<T: Float>(values: &[T], p: f64, symmetric: bool) -> (f64, f64) {
+    if values.is_empty() {
+        return (0.0, 0.0);
+    }
+    let last = (values.len() - 1) as f64;
+    let nth = |values: &mut [T], place: usize| {
+        let order = |a: &T, b: &T| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal);
+        values.select_nth_unstable_by(place, order).1.widen()
+    };
+    if symmetric {
+        let mut sizes: Vec<T> = values.iter().map(|x| x.abs()).collect();
+        let end = nth(&mut sizes, (last * p / 100.0).round() as usize);
+        return (-end, end);
+    }
+    let cut = (last * (100.0 - p) / 200.0).round() as usize;
+    let mut sorted = values.to_vec();
+    (nth(&mut sorted, cut), nth(&mut sorted, values.len() - 1 - cut))
+}
+
+/// A convex function of the fraction it is not, so all are tried.
+fn least_squares<T: Float>(scheme: Scheme, values: &[T], low: f64, high: f64) -> Grid<T> {
+    let error = |grid: Grid<T>| -> f64 {
+        let blocks = values.len().div_ceil(BLOCK);
+        parallel::map(blocks, |i| {
+            scheme.squared_error(grid, &values[i * BLOCK..values.len().min((i + 1) * BLOCK)])
+        })
+        .iter()
+        .sum()
+    };
+    let mut best = (f64::INFINITY, scheme.grid(low, high));
+    for i in 0..CANDIDATES {
+        let fraction = 1.0 - STEP * i as f64;
+        let grid = scheme.grid(low * fraction, high * fraction);
+        let error = error(grid);
+        if error < best.0 {
+            best = (error, grid);
+        }
+    }
+    best.1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FOUR: Scheme = Scheme { bits: 4, symmetric: true };
+
+    #[test]
+    fn a_percentile_cuts_both_ends() {
+        let values: Vec<f32> = (0..=1000).map(|i| i as f32 - 500.0).collect();
+        assert_eq!(percentile(&values, 99.0, false), (-495.0, 495.0));
+        assert_eq!(percentile(&values, 100.0, false), (-500.0, 500.0));
+        assert_eq!(percentile(&values, 99.0, true), (-495.0, 495.0));
+        assert_eq!(percentile::<f32>(&[], 99.0, true), (0.0, 0.0));
+    }
+
+    #[test]
+    fn least_squares_is_never_worse_than_min_max() {
+        let mut values: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect();
+        values.push(6.0);
+        let plain = FOUR.squared_error(Range::MinMax.fit(FOUR, &values), &values);
+        let best = FOUR.squared_error(Range::LeastSquares.fit(FOUR, &values), &values);
+        assert!(best < plain, "{best} {plain}");
+    }
+}
