@@ -3,7 +3,9 @@
 
 mod error;
 mod kernels;
+pub mod nn;
 mod parallel;
+mod random;
 mod tensor;
 mod weight;
 

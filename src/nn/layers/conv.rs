@@ -1,0 +1,244 @@
+//! Convolution as a matrix product: windows become rows ("im2col"), `[n * oh * ow, in * kh * kw]`, one
+//! group of channels at a time. A row is ordered as a kernel is: channel, then height, then width.
+
+use crate::{Float, parallel};
+
+/// Sizes of a convolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Geometry {
+    /// Channels of the input, all groups together.
+    pub channels: usize,
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Height and width of the kernel.
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub padding: [usize; 2],
+    pub groups: usize,
+    /// Height and width of the output.
+    pub output: [usize; 2],
+}
+
+impl Geometry {
+    /// Windows of one sample.
+    pub fn windows(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Channels that one group sees.
+    pub fn group_channels(&self) -> usize {
+        self.channels / self.groups
+    }
+
+    /// Length of a row: inputs of one window in one group.
+    pub fn cols(&self) -> usize {
+        self.group_channels() * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Values of one sample.
+    pub fn sample(&self) -> usize {
+        self.channels * self.input[0] * self.input[1]
+    }
+
+    /// Calls `f(column, first, rows)` for each run of a kernel row that lies inside the image: window
+    /// inputs `column..` and sample values `first..`, `len` of each. `window` is the index of the window.
+    fn for_each_run(&self, group: usize, window: usize, mut f: impl FnMut(usize, usize, usize)) {
+        let [h, w] = self.input;
+        let [kh, kw] = self.kernel;
+        let top = (window / self.output[1]) * self.stride[0];
+        let left = (window % self.output[1]) * self.stride[1];
+        // Kernel columns that lie inside the image.
+        let first = self.padding[1].saturating_sub(left).min(kw);
+        let last = (w + self.padding[1]).saturating_sub(left).min(kw).max(first);
+        for c in 0..self.group_channels() {
+            let plane = (group * self.group_channels() + c) * h * w;
+            for i in 0..kh {
+                let Some(y) = (top + i).checked_sub(self.padding[0]).filter(|y| *y < h) else { continue };
+                let column = (c * kh + i) * kw + first;
+                // Where the run is empty, the index of its first value may lie outside.
+                if last > first {
+                    f(column, plane + y * w + left + first - self.padding[1], last - first);
+                }
+            }
+        }
+    }
+}
+
+/// The rows of `group`: `[n * windows, cols]`. Overwrites all of `rows`.
+pub fn im2col<T: Float>(geometry: &Geometry, group: usize, x: &[T], rows: &mut [T]) {
+    let (windows, cols) = (geometry.windows(), geometry.cols());
+    parallel::for_each_chunk(rows, windows * cols, |sample, rows| {
+        let x = &x[sample * geometry.sample()..(sample + 1) * geometry.sample()];
+        rows.fill(T::zero());
+        for (window, row) in rows.chunks_mut(cols.max(1)).enumerate() {
+            geometry.for_each_run(group, window, |column, first, len| {
+                row[column..column + len].copy_from_slice(&x[first..first + len]);
+            });
+        }
+    });
+}
+
+/// The transposed of [`im2col`]: adds each entry of `rows` to the value of `dx` that it came from.
+pub fn col2im<T: Float>(geometry: &Geometry, group: usize, rows: &[T], dx: &mut [T]) {
+    let (windows, cols) = (geometry.windows(), geometry.cols());
+    parallel::for_each_chunk(dx, geometry.sample(), |sample, dx| {
+        let rows = &rows[sample * windows * cols..(sample + 1) * windows * cols];
+        for (window, row) in rows.chunks(cols.max(1)).enumerate() {
+            geometry.for_each_run(group, window, |column, first, len| {
+                for (d, r) in dx[first..first + len].iter_mut().zip(&row[column..column + len]) {
+                    *d += *r;
+                }
+            });
+        }
+    });
+}
+
+/// Products `[n * windows, m]` to feature maps: channels `first..first + m` of `maps [n, channels, windows]`.
+pub fn to_maps<T: Float>(
+    rows: &[T],
+    windows: usize,
+    m: usize,
+    channels: usize,
+    first: usize,
+    maps: &mut [T],
+) {
+    parallel::for_each_chunk(maps, channels * windows, |sample, maps| {
+        let rows = &rows[sample * windows * m..(sample + 1) * windows * m];
+        for c in 0..m {
+            let plane = &mut maps[(first + c) * windows..(first + c + 1) * windows];
+            plane.iter_mut().enumerate().for_each(|(i, y)| *y = rows[i * m + c]);
+        }
+    });
+}
+
+/// The inverse of [`to_maps`].
+pub fn to_rows<T: Float>(
+    maps: &[T],
+    windows: usize,
+    m: usize,
+    channels: usize,
+    first: usize,
+    rows: &mut [T],
+) {
+    parallel::for_each_chunk(rows, windows * m, |sample, rows| {
+        let maps = &maps[sample * channels * windows..(sample + 1) * channels * windows];
+        for c in 0..m {
+            let plane = &maps[(first + c) * windows..(first + c + 1) * windows];
+            plane.iter().enumerate().for_each(|(i, y)| rows[i * m + c] = *y);
+        }
+    });
+}
+
+/// Adds `bias [channels]` to the maps `y [n, channels, windows]`.
+pub fn add_bias<T: Float>(bias: &[T], windows: usize, y: &mut [T]) {
+    for maps in y.chunks_mut((bias.len() * windows).max(1)) {
+        for (plane, b) in maps.chunks_mut(windows.max(1)).zip(bias) {
+            plane.iter_mut().for_each(|y| *y += *b);
+        }
+    }
+}
+
+/// `db += sum over samples and windows of dy`.
+pub fn backward_bias<T: Float>(dy: &[T], windows: usize, db: &mut [T]) {
+    for maps in dy.chunks((db.len() * windows).max(1)) {
+        for (plane, b) in maps.chunks(windows.max(1)).zip(db.iter_mut()) {
+            *b += plane.iter().copied().sum();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gradcheck::{check, dot, numbers};
+    use super::super::linear;
+    use super::*;
+
+    fn geometry(groups: usize, stride: [usize; 2], padding: [usize; 2]) -> Geometry {
+        let (input, kernel) = ([5, 4], [3, 2]);
+        let output = [0, 1].map(|a| (input[a] + 2 * padding[a] - kernel[a]) / stride[a] + 1);
+        Geometry { channels: 4, input, kernel, stride, padding, groups, output }
+    }
+
+    /// By definition, window by window.
+    fn naive(g: &Geometry, n: usize, out: usize, x: &[f64], w: &[f64]) -> Vec<f64> {
+        let (gc, go) = (g.group_channels(), out / g.groups);
+        let mut y = Vec::new();
+        for s in 0..n {
+            for o in 0..out {
+                for window in 0..g.windows() {
+                    let (oy, ox) = (window / g.output[1], window % g.output[1]);
+                    let mut sum = 0.0;
+                    for c in 0..gc {
+                        for i in 0..g.kernel[0] {
+                            for j in 0..g.kernel[1] {
+                                let row = (oy * g.stride[0] + i).wrapping_sub(g.padding[0]);
+                                let col = (ox * g.stride[1] + j).wrapping_sub(g.padding[1]);
+                                if row < g.input[0] && col < g.input[1] {
+                                    let channel = (o / go) * gc + c;
+                                    sum += x
+                                        [((s * g.channels + channel) * g.input[0] + row) * g.input[1] + col]
+                                        * w[((o * gc + c) * g.kernel[0] + i) * g.kernel[1] + j];
+                                }
+                            }
+                        }
+                    }
+                    y.push(sum);
+                }
+            }
+        }
+        y
+    }
+
+    fn run(g: &Geometry, n: usize, out: usize, x: &[f64], w: &[f64]) -> Vec<f64> {
+        let (rows, cols, m) = (n * g.windows(), g.cols(), out / g.groups);
+        let mut y = vec![f64::NAN; out * rows];
+        let (mut x_rows, mut y_rows) = (vec![f64::NAN; rows * cols], vec![f64::NAN; rows * m]);
+        for group in 0..g.groups {
+            im2col(g, group, x, &mut x_rows);
+            linear::forward([rows, cols, m], &x_rows, &w[group * m * cols..][..m * cols], 0.0, &mut y_rows);
+            to_maps(&y_rows, g.windows(), m, out, group * m, &mut y);
+        }
+        y
+    }
+
+    #[test]
+    fn equals_its_definition_and_gradients() {
+        let (n, out) = (2, 6);
+        for (groups, stride, padding) in
+            [(1, [1, 1], [0, 0]), (2, [2, 1], [1, 0]), (1, [2, 3], [2, 2]), (2, [1, 1], [3, 2])]
+        {
+            let g = geometry(groups, stride, padding);
+            let (rows, cols, m) = (n * g.windows(), g.cols(), out / groups);
+            let (x, w) = (numbers(n * g.sample(), 1), numbers(out * cols, 2));
+            let y = run(&g, n, out, &x, &w);
+            assert!(y.iter().zip(naive(&g, n, out, &x, &w)).all(|(a, b)| (a - b).abs() < 1e-12));
+
+            let dy = numbers(y.len(), 3);
+            let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+            let (mut x_rows, mut dy_rows) = (vec![0.0; rows * cols], vec![0.0; rows * m]);
+            for group in 0..groups {
+                let part = group * m * cols..(group + 1) * m * cols;
+                to_rows(&dy, g.windows(), m, out, group * m, &mut dy_rows);
+                im2col(&g, group, &x, &mut x_rows);
+                linear::backward_weight([rows, cols, m], &x_rows, &dy_rows, &mut dw[part.clone()]);
+                x_rows.fill(0.0);
+                linear::backward_input([rows, cols, m], &dy_rows, &w[part], &mut x_rows);
+                col2im(&g, group, &x_rows, &mut dx);
+            }
+            check("input", &x, &dx, |x| dot(&run(&g, n, out, x, &w), &dy));
+            check("kernel", &w, &dw, |w| dot(&run(&g, n, out, &x, w), &dy));
+        }
+    }
+
+    #[test]
+    fn bias_gradient() {
+        let (b, dy) = (numbers(3, 1), numbers(2 * 3 * 4, 2));
+        let mut db = vec![0.0; 3];
+        backward_bias(&dy, 4, &mut db);
+        check("bias", &b, &db, |b| {
+            let mut y = vec![0.0; 24];
+            add_bias(b, 4, &mut y);
+            dot(&y, &dy)
+        });
+    }
+}

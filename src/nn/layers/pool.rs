@@ -1,0 +1,181 @@
+//! Pooling over windows of feature maps, one plane (one channel of one sample) at a time.
+
+use crate::{Float, parallel};
+
+/// Sizes of a pooling layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    pub size: [usize; 2],
+    pub stride: [usize; 2],
+    pub padding: [usize; 2],
+    /// Height and width of the input.
+    pub input: [usize; 2],
+    /// Height and width of the output.
+    pub output: [usize; 2],
+}
+
+impl Window {
+    fn in_plane(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    fn out_plane(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Calls `f` with the places in the input plane that window `i` covers, padding left out.
+    fn for_each_cell(&self, i: usize, mut f: impl FnMut(usize)) {
+        let at = [i / self.output[1], i % self.output[1]];
+        let range = [0, 1].map(|a| {
+            let start = at[a] * self.stride[a];
+            let end = (start + self.size[a]).saturating_sub(self.padding[a]).min(self.input[a]);
+            start.saturating_sub(self.padding[a])..end
+        });
+        let [rows, cols] = range;
+        for y in rows {
+            for x in cols.clone() {
+                f(y * self.input[1] + x);
+            }
+        }
+    }
+}
+
+/// Largest value of each window; the first where several are equal. `places` gets where in its plane each
+/// came from, for the way back.
+pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [usize]) {
+    let plane = window.in_plane();
+    let out = window.out_plane();
+    let mut pairs: Vec<(&mut [T], &mut [usize])> =
+        y.chunks_mut(out.max(1)).zip(places.chunks_mut(out.max(1))).collect();
+    parallel::for_each_chunk(&mut pairs, 1, |i, pair| {
+        let x = &x[i * plane..(i + 1) * plane];
+        for (y, places) in pair {
+            for (i, (y, place)) in y.iter_mut().zip(places.iter_mut()).enumerate() {
+                let mut best = T::neg_infinity();
+                let mut at = 0;
+                window.for_each_cell(i, |cell| {
+                    // NaN wins, so that it is not hidden.
+                    if x[cell] > best || x[cell].is_nan() {
+                        best = x[cell];
+                        at = cell;
+                    }
+                });
+                (*y, *place) = (best, at);
+            }
+        }
+    });
+}
+
+/// Each gradient goes to the value that won.
+pub fn max_backward<T: Float>(window: &Window, places: &[usize], dy: &[T], dx: &mut [T]) {
+    let out = window.out_plane();
+    parallel::for_each_chunk(dx, window.in_plane(), |i, dx| {
+        let range = i * out..(i + 1) * out;
+        for (place, dy) in places[range.clone()].iter().zip(&dy[range]) {
+            dx[*place] += *dy;
+        }
+    });
+}
+
+fn share<T: Float>(window: &Window) -> T {
+    T::narrow(1.0 / (window.size[0] as f64 * window.size[1] as f64))
+}
+
+/// Mean of each window; padding counts as zeros.
+pub fn average_forward<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
+    let plane = window.in_plane();
+    let share = share::<T>(window);
+    parallel::for_each_chunk(y, window.out_plane(), |i, y| {
+        let x = &x[i * plane..(i + 1) * plane];
+        for (i, y) in y.iter_mut().enumerate() {
+            let mut sum = T::zero();
+            window.for_each_cell(i, |cell| sum += x[cell]);
+            *y = sum * share;
+        }
+    });
+}
+
+/// Each gradient is shared out evenly.
+pub fn average_backward<T: Float>(window: &Window, dy: &[T], dx: &mut [T]) {
+    let out = window.out_plane();
+    let share = share::<T>(window);
+    parallel::for_each_chunk(dx, window.in_plane(), |i, dx| {
+        for (i, dy) in dy[i * out..(i + 1) * out].iter().enumerate() {
+            window.for_each_cell(i, |cell| dx[cell] += *dy * share);
+        }
+    });
+}
+
+/// Mean of each plane of `size` values.
+pub fn global_forward<T: Float>(size: usize, x: &[T], y: &mut [T]) {
+    let share = T::narrow(1.0 / size.max(1) as f64);
+    for (y, plane) in y.iter_mut().zip(x.chunks(size.max(1))) {
+        *y = plane.iter().copied().sum::<T>() * share;
+    }
+}
+
+/// The way back of [`global_forward`].
+pub fn global_backward<T: Float>(size: usize, dy: &[T], dx: &mut [T]) {
+    let share = T::narrow(1.0 / size.max(1) as f64);
+    for (dy, plane) in dy.iter().zip(dx.chunks_mut(size.max(1))) {
+        plane.iter_mut().for_each(|dx| *dx += *dy * share);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::gradcheck::{check, dot, numbers};
+    use super::*;
+
+    fn window(size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Window {
+        let input = [5, 6];
+        let output = [0, 1].map(|a| (input[a] + 2 * padding[a] - size[a]) / stride[a] + 1);
+        Window { size, stride, padding, input, output }
+    }
+
+    #[test]
+    fn gradients() {
+        let x = numbers(3 * 30, 1);
+        for w in
+            [window([2, 2], [2, 2], [0, 0]), window([3, 2], [1, 2], [1, 1]), window([5, 6], [1, 1], [0, 3])]
+        {
+            let n = 3 * w.out_plane();
+            let dy = numbers(n, 2);
+            let max = |x: &[f64]| {
+                let (mut y, mut places) = (vec![0.0; n], vec![0; n]);
+                max_forward(&w, x, &mut y, &mut places);
+                (y, places)
+            };
+            let mut dx = vec![0.0; x.len()];
+            max_backward(&w, &max(&x).1, &dy, &mut dx);
+            check("max", &x, &dx, |x| dot(&max(x).0, &dy));
+
+            let mut dx = vec![0.0; x.len()];
+            average_backward(&w, &dy, &mut dx);
+            check("average", &x, &dx, |x| {
+                let mut y = vec![0.0; n];
+                average_forward(&w, x, &mut y);
+                dot(&y, &dy)
+            });
+        }
+        let dy = numbers(3, 2);
+        let mut dx = vec![0.0; x.len()];
+        global_backward(30, &dy, &mut dx);
+        check("global", &x, &dx, |x| {
+            let mut y = vec![0.0; 3];
+            global_forward(30, x, &mut y);
+            dot(&y, &dy)
+        });
+    }
+
+    #[test]
+    fn padding_never_wins_and_counts_as_zeros() {
+        let w = Window { size: [2, 2], stride: [2, 2], padding: [1, 1], input: [2, 2], output: [2, 2] };
+        let x = [-1.0, -2.0, -3.0, -4.0];
+        let (mut y, mut places) = ([0.0; 4], [0; 4]);
+        max_forward(&w, &x, &mut y, &mut places);
+        assert_eq!(y, x);
+        average_forward(&w, &x, &mut y);
+        assert_eq!(y, [-0.25, -0.5, -0.75, -1.0]);
+    }
+}

@@ -1,0 +1,428 @@
+//! [`Network`]: a graph with weights, ready to run from their compressed form.
+
+use super::data::{Dataset, Input, Outputs, Target};
+use super::graph::Graph;
+use super::layers::norm::{Moments, layer_forward};
+use super::layers::{conv, linear, pool};
+use super::op::Role;
+use super::plan::{Layer, Plan, Work};
+use crate::weight::zeros;
+use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight};
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// Values of unrolled windows that a convolution holds at a time.
+const UNROLLED: usize = 1 << 22;
+/// Samples that [`Network::accuracy`] looks at together.
+const EVALUATION_BATCH: usize = 256;
+
+/// A network that runs from its compressed weights: pruned, quantized and factored weights are used as they
+/// are, a few rows decoded at a time.
+///
+/// Owns what it needs and shares the weights with the model, so that it can be cloned, kept and used from
+/// many threads. Results do not depend on the number of threads.
+#[derive(Clone, Debug)]
+pub struct Network<T: Float = f32> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) weights: Vec<Arc<Weight<T>>>,
+    /// Biases, scales and statistics, decoded: they are small, and used value by value.
+    pub(super) vectors: Vec<Option<Arc<[T]>>>,
+}
+
+/// Sees the name of each matrix or kernel and the input of its layer, as the network runs.
+pub(crate) type Observer<'a, T> = &'a mut dyn FnMut(&str, &[T]);
+
+struct Value<'a, T: Float> {
+    shape: Vec<usize>,
+    data: Cow<'a, [T]>,
+}
+
+impl<T: Float> Network<T> {
+    /// The network of `graph` with the weights that `weight` finds, loaded into memory but still compressed.
+    ///
+    /// # Errors
+    /// As [`Graph::check`], and [`Error::Weight`] when a file cannot be read.
+    pub(crate) fn bind(graph: &Graph, weight: &dyn Fn(&str) -> Option<Arc<Weight<T>>>) -> Result<Self> {
+        let plan = Plan::new(graph, &|name| weight(name).map(|w| w.shape().to_vec()))?;
+        let mut weights = Vec::with_capacity(plan.slots.len());
+        let mut vectors = Vec::with_capacity(plan.slots.len());
+        for slot in &plan.slots {
+            let found = weight(&slot.name).ok_or_else(|| GraphError::NoWeight(slot.name.clone()))?;
+            let fail = |fault| Error::weight(&slot.name, fault);
+            let loaded = (*found).clone().map_leaves(&mut |leaf| leaf.load()).map_err(fail)?;
+            vectors.push(match slot.role {
+                Role::Linear | Role::Conv2d => None,
+                _ => Some(loaded.dense_values().map_err(fail)?.into()),
+            });
+            weights.push(Arc::new(loaded));
+        }
+        Ok(Self { plan: Arc::new(plan), weights, vectors })
+    }
+
+    /// The output for `input`, dropout off and batch norms with their running statistics.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] naming the layer that the input does not fit; [`Error::Data`] for token numbers;
+    /// [`Error::Weight`] when integers are asked for and a weight is not quantized, or the input of one is
+    /// not finite.
+    pub fn forward(&self, input: &Input<T>) -> Result<Tensor<T>> {
+        Ok(self.run(input, &[], None)?.logits)
+    }
+
+    /// As [`forward`](Self::forward), with the outputs of layers in between. A tap is the name of a layer
+    /// (`"fc1"` for the layer with the weight `fc1.weight`) or the index of an output as
+    /// [`Graph::last`] gives it (`"2"`).
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Other`] when there is no such layer.
+    pub fn outputs(&self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>> {
+        self.run(input, taps, None)
+    }
+
+    /// As [`forward`](Self::forward); `observe` sees the input of each layer with a matrix or a kernel (for
+    /// a convolution the feature maps, not their unrolled windows).
+    pub(crate) fn forward_observed(&self, input: &Input<T>, observe: Observer<'_, T>) -> Result<Tensor<T>> {
+        Ok(self.run(input, &[], Some(observe))?.logits)
+    }
+
+    /// The class of each sample: the index of its largest output, the first where several are equal.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Shape`] when the output is not `[n, classes]`.
+    pub fn classify(&self, input: &Input<T>) -> Result<Vec<u32>> {
+        classes(&self.forward(input)?)
+    }
+
+    /// Fraction of the samples of `data` whose class is their label, from 0 to 1; 0 for no samples.
+    ///
+    /// # Errors
+    /// As [`classify`](Self::classify), what the dataset returns, and [`Error::Data`] when it has no labels.
+    pub fn accuracy(&self, data: &dyn Dataset<T>) -> Result<f64> {
+        accuracy(data, &mut |input| self.forward(input))
+    }
+
+    /// Names of the weights, in the order in which the graph first uses them.
+    pub fn weight_names(&self) -> impl Iterator<Item = &str> {
+        self.plan.slots.iter().map(|s| s.name.as_str())
+    }
+
+    fn run(
+        &self,
+        input: &Input<T>,
+        taps: &[&str],
+        mut observe: Option<Observer<'_, T>>,
+    ) -> Result<Outputs<T>> {
+        let taps: Vec<usize> = taps.iter().map(|t| self.plan.tap(t)).collect::<Result<_>>()?;
+        let x = input.values()?;
+        let mut values: Vec<Option<Value<'_, T>>> = Vec::with_capacity(self.plan.layers.len() + 1);
+        values.push(Some(Value { shape: x.shape().to_vec(), data: Cow::Borrowed(x.as_slice()) }));
+        for (i, layer) in self.plan.layers.iter().enumerate() {
+            let inputs: Vec<&Value<'_, T>> = layer.from.iter().filter_map(|f| values[*f].as_ref()).collect();
+            let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();
+            let (work, shape) = layer.size(&self.plan.slots, &shapes)?;
+            if let (Some(observe), Work::Linear { .. } | Work::Conv { .. }) = (&mut observe, work) {
+                observe(&self.plan.slots[layer.slots[0]].name, &inputs[0].data);
+            }
+            let data = self.layer(layer, work, &shape, &inputs)?;
+            let data = match data {
+                Some(data) => data,
+                None => {
+                    // The values stay; they move on where nobody else needs them.
+                    let from = layer.from[0];
+                    let last = self.plan.last_use[from] == i && !taps.contains(&from);
+                    let value = if last { values[from].take().map(|v| v.data) } else { None };
+                    value.or_else(|| values[from].as_ref().map(|v| v.data.clone())).unwrap_or_default()
+                }
+            };
+            values.push(Some(Value { shape, data }));
+            for from in &layer.from {
+                if self.plan.last_use[*from] == i && !taps.contains(from) {
+                    values[*from] = None;
+                }
+            }
+        }
+        let tensor = |value: &Option<Value<'_, T>>| match value {
+            Some(v) => Tensor::new(&v.shape, v.data.to_vec()),
+            None => Tensor::new(&[0], Vec::new()),
+        };
+        let taps = taps.iter().map(|t| tensor(&values[*t])).collect::<Result<_>>()?;
+        let logits = match values.pop().flatten() {
+            Some(v) => Tensor::new(&v.shape, v.data.into_owned())?,
+            None => tensor(&None)?,
+        };
+        Ok(Outputs { logits, taps })
+    }
+
+    fn vector(&self, layer: &Layer, place: usize) -> &[T] {
+        layer.slots.get(place).and_then(|s| self.vectors[*s].as_deref()).unwrap_or(&[])
+    }
+
+    /// Values of a layer's output; `None` where they are those of its first input.
+    fn layer(
+        &self,
+        layer: &Layer,
+        work: Work,
+        shape: &[usize],
+        inputs: &[&Value<'_, T>],
+    ) -> Result<Option<Cow<'static, [T]>>> {
+        let x = &inputs[0].data[..];
+        let fail = |fault| Error::weight(&layer.label, fault);
+        let len: usize = shape.iter().product();
+        let blank = || zeros::<T>(1, len).map_err(fail);
+        let y = match work {
+            Work::Flatten | Work::Dropout(_) => return Ok(None),
+            Work::Linear { n, group, .. } => {
+                let mut y = self.weights[layer.slots[0]].product_with(x, n, group).map_err(fail)?;
+                if layer.slots.len() > 1 {
+                    linear::add_bias(self.vector(layer, 1), &mut y);
+                }
+                y
+            }
+            Work::Conv { n, out, geometry } => {
+                let mut y = blank()?;
+                convolve(&self.weights[layer.slots[0]], &geometry, n, out, x, &mut y).map_err(fail)?;
+                if layer.slots.len() > 1 {
+                    conv::add_bias(self.vector(layer, 1), geometry.windows(), &mut y);
+                }
+                y
+            }
+            Work::BatchNorm { maps, epsilon } => {
+                let moments: Vec<Moments> = (self.vector(layer, 2).iter().zip(self.vector(layer, 3)))
+                    .map(|(mean, variance)| Moments::new(mean.widen(), variance.widen(), epsilon))
+                    .collect();
+                let mut y = blank()?;
+                maps.forward(&moments, self.vector(layer, 0), self.vector(layer, 1), x, &mut y);
+                y
+            }
+            Work::LayerNorm { epsilon } => {
+                let mut y = blank()?;
+                let (weight, bias) = (self.vector(layer, 0), self.vector(layer, 1));
+                layer_forward(epsilon, weight, bias, x, &mut y, &mut Vec::new());
+                y
+            }
+            Work::Activation(f) => {
+                let mut y = blank()?;
+                f.forward(x, &mut y);
+                y
+            }
+            Work::Max(window) => {
+                let mut y = blank()?;
+                pool::max_forward(&window, x, &mut y, &mut vec![0; len]);
+                y
+            }
+            Work::Average(window) => {
+                let mut y = blank()?;
+                pool::average_forward(&window, x, &mut y);
+                y
+            }
+            Work::Global(size) => {
+                let mut y = blank()?;
+                pool::global_forward(size, x, &mut y);
+                y
+            }
+            Work::Add => x.iter().zip(inputs[1].data.iter()).map(|(a, b)| *a + *b).collect(),
+        };
+        Ok(Some(Cow::Owned(y)))
+    }
+}
+
+/// Convolution from the compressed kernel, a few samples at a time.
+///
+/// Groups run on floats from a decoded kernel, whatever its [`activations`](Weight::activations) say: a
+/// group is a band of rows, and codes cannot be cut at any row.
+fn convolve<T: Float>(
+    weight: &Weight<T>,
+    geometry: &conv::Geometry,
+    n: usize,
+    out: usize,
+    x: &[T],
+    y: &mut [T],
+) -> Result<(), Fault> {
+    let (windows, cols, m) = (geometry.windows(), geometry.cols(), out / geometry.groups);
+    let step = (UNROLLED / (windows * cols).max(1)).clamp(1, n.max(1));
+    let mut rows = zeros::<T>(step * windows, cols)?;
+    let dense = if geometry.groups > 1 { weight.dense_values()? } else { Vec::new() };
+    let mut product = if geometry.groups > 1 { zeros(step * windows, m)? } else { Vec::new() };
+    for first in (0..n).step_by(step) {
+        let count = step.min(n - first);
+        let x = &x[first * geometry.sample()..(first + count) * geometry.sample()];
+        let y = &mut y[first * out * windows..(first + count) * out * windows];
+        let rows = &mut rows[..count * windows * cols];
+        for group in 0..geometry.groups {
+            conv::im2col(geometry, group, x, rows);
+            if geometry.groups == 1 {
+                product = weight.product_with(rows, count * windows, windows)?;
+            } else {
+                let w = &dense[group * m * cols..(group + 1) * m * cols];
+                let product = &mut product[..count * windows * m];
+                linear::forward([count * windows, cols, m], rows, w, T::zero(), product);
+            }
+            conv::to_maps(&product[..count * windows * m], windows, m, out, group * m, y);
+        }
+    }
+    Ok(())
+}
+
+/// Index of the largest value of each row of `[n, classes]`.
+pub(crate) fn classes<T: Float>(logits: &Tensor<T>) -> Result<Vec<u32>> {
+    let width = match *logits.shape() {
+        [_, width] if width > 0 => width,
+        ref got => return Err(Error::shape("logits", &[0, 1], got)),
+    };
+    let best = |row: &[T]| {
+        let mut at = 0;
+        row.iter().enumerate().for_each(|(i, x)| {
+            if *x > row[at] {
+                at = i;
+            }
+        });
+        at as u32
+    };
+    Ok(logits.as_slice().chunks(width).map(best).collect())
+}
+
+/// Fraction of samples that `forward` puts into the class of their label.
+pub(crate) fn accuracy<T: Float>(
+    data: &dyn Dataset<T>,
+    forward: &mut dyn FnMut(&Input<T>) -> Result<Tensor<T>>,
+) -> Result<f64> {
+    let indices: Vec<usize> = (0..data.len()).collect();
+    let mut right = 0;
+    for indices in indices.chunks(EVALUATION_BATCH) {
+        let batch = data.batch(indices)?;
+        let Target::Labels(labels) = &batch.target else {
+            return Err(Error::Data("accuracy needs labels"));
+        };
+        let found = classes(&forward(&batch.input)?)?;
+        if found.len() != labels.len() {
+            return Err(Error::shape("labels", &[found.len()], &[labels.len()]));
+        }
+        right += found.iter().zip(labels).filter(|(a, b)| a == b).count();
+    }
+    Ok(if indices.is_empty() { 0.0 } else { right as f64 / indices.len() as f64 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::fold_batch_norm;
+    use super::super::layers::gradcheck::numbers;
+    use super::super::op::{Conv2d, Op, Pool};
+    use super::super::testing::{close, fixture, input, lookup};
+    use super::*;
+    use crate::Activations;
+
+    #[test]
+    fn misfits_name_the_layer() {
+        let graph = Graph::new().conv2d("c", Conv2d::default()).relu().flatten().linear("fc");
+        let weights = fixture(&graph, &[("c.weight", &[2, 3, 3, 3]), ("fc.weight", &[5, 8])]);
+        let net = Network::bind(&graph, &lookup(&weights)).unwrap();
+        assert_eq!(net.forward(&input(&[6, 3, 4, 4])).unwrap().shape(), [6, 5]);
+        assert_eq!(net.forward(&input(&[0, 3, 4, 4])).unwrap().shape(), [0, 5]);
+        for (shape, layer) in [
+            (&[6, 2, 4, 4][..], "`c`"),
+            (&[6, 3, 2, 4], "`c`"),
+            (&[6, 3], "`c`"),
+            (&[], "`c`"),
+            (&[6, 3, 5, 4], "`fc`"),
+        ] {
+            let message = net.forward(&input(shape)).unwrap_err().to_string();
+            assert!(message.contains(layer), "{message}");
+        }
+        let ids = Input::Ids(Tensor::new(&[1, 1], vec![1]).unwrap());
+        assert!(matches!(net.forward(&ids), Err(Error::Data(_))));
+    }
+
+    #[test]
+    fn taps_and_observers_see_what_is_between() {
+        let graph = Graph::new().linear("a").relu().linear("b").add(2).dropout(0.5);
+        let weights = fixture(&graph, &[("a.weight", &[4, 3]), ("b.weight", &[4, 4])]);
+        let net = Network::bind(&graph, &lookup(&weights)).unwrap();
+        let x = input(&[2, 3]);
+        let out = net.outputs(&x, &["a", "2", "0"]).unwrap();
+        let (a, relu) = (&out.taps[0], &out.taps[1]);
+        assert!(a.iter().zip(relu.iter()).all(|(a, r)| a.max(0.0) == *r));
+        assert_eq!(&out.taps[2], x.values().unwrap());
+        assert_eq!(out.logits, net.forward(&x).unwrap());
+        assert!(net.outputs(&x, &["nothing"]).is_err());
+        assert!(net.outputs(&x, &["6"]).is_err());
+        let mut seen = Vec::new();
+        net.forward_observed(&x, &mut |name, x| seen.push((name.to_owned(), x.to_vec()))).unwrap();
+        assert_eq!(seen[0], ("a.weight".to_owned(), x.values().unwrap().as_slice().to_vec()));
+        assert_eq!(seen[1], ("b.weight".to_owned(), relu.as_slice().to_vec()));
+    }
+
+    #[test]
+    fn groups_equal_separate_convolutions() {
+        let graph = |groups| Graph::new().conv2d("c", Conv2d::default().padding(1).stride(2).groups(groups));
+        let weights = fixture(&graph(2), &[("c.weight", &[4, 3, 3, 3])]);
+        let (w, b) = (weights["c.weight"].to_dense().unwrap(), weights["c.bias"].to_dense().unwrap());
+        let x = input(&[2, 6, 5, 5]);
+        let whole = Network::bind(&graph(2), &lookup(&weights)).unwrap().forward(&x).unwrap();
+        for group in 0..2 {
+            let mut part = weights.clone();
+            let half = |v: &[f64], n: usize| v[group * n..(group + 1) * n].to_vec();
+            let w = Tensor::new(&[2, 3, 3, 3], half(w.as_slice(), 54)).unwrap();
+            part.insert("c.weight".into(), Arc::new(w.into()));
+            part.insert("c.bias".into(), Arc::new(Tensor::new(&[2], half(b.as_slice(), 2)).unwrap().into()));
+            let net = Network::bind(&graph(1), &lookup(&part)).unwrap();
+            let samples = x.values().unwrap().as_slice().chunks(150);
+            let own: Vec<f64> = samples.flat_map(|s| half(s, 75)).collect();
+            let y = net.forward(&Input::Values(Tensor::new(&[2, 3, 5, 5], own).unwrap())).unwrap();
+            let wanted: Vec<f64> = whole.as_slice().chunks(36).flat_map(|s| half(s, 18)).collect();
+            close(y.as_slice(), &wanted, 1e-12);
+        }
+    }
+
+    #[test]
+    fn folding_a_batch_norm_changes_nothing() {
+        let graph = Graph::new()
+            .conv2d("c1", Conv2d::default().without_bias())
+            .batch_norm("bn1")
+            .relu()
+            .conv2d("c2", Conv2d::default().padding(1))
+            .batch_norm("bn2")
+            .add(3)
+            .batch_norm("bn3")
+            .max_pool(Pool::new(2))
+            .flatten()
+            .linear("fc")
+            .batch_norm("bn4");
+        let weights = fixture(
+            &graph,
+            &[("c1.weight", &[3, 2, 2, 2]), ("c2.weight", &[3, 3, 3, 3]), ("fc.weight", &[5, 12])],
+        );
+        let (folded, changed) = fold_batch_norm(&graph, &lookup(&weights)).unwrap();
+        let left = folded.ops().filter(|(op, _)| matches!(op, Op::BatchNorm { .. })).count();
+        // The third takes a sum, which cannot hold it.
+        assert_eq!((folded.len(), left), (8, 1));
+        let mut new = weights.clone();
+        changed.into_iter().for_each(|(name, w)| drop(new.insert(name, Arc::new(w))));
+        let x = input(&[3, 2, 5, 5]);
+        let before = Network::bind(&graph, &lookup(&weights)).unwrap().forward(&x).unwrap();
+        let after = Network::bind(&folded, &lookup(&new)).unwrap().forward(&x).unwrap();
+        close(before.as_slice(), after.as_slice(), 1e-10);
+    }
+
+    #[test]
+    fn integers_are_honoured_and_refused_for_floats() {
+        let graph = Graph::new().linear("fc");
+        let mut weights = fixture(&graph, &[("fc.weight", &[4, 3])]);
+        let int8 = (*weights["fc.weight"]).clone().with_activations(Activations::Int8);
+        weights.insert("fc.weight".into(), Arc::new(int8));
+        let net = Network::bind(&graph, &lookup(&weights)).unwrap();
+        assert!(matches!(net.forward(&input(&[2, 3])), Err(Error::Weight { weight, .. }) if weight == "fc"));
+    }
+
+    #[test]
+    fn accuracy_counts() {
+        let graph = Graph::new().relu();
+        let net = Network::<f64>::bind(&graph, &|_| None).unwrap();
+        let x = Tensor::new(&[300, 2], numbers(600, 1)).unwrap();
+        let labels: Vec<u32> =
+            x.as_slice().chunks(2).map(|r| u32::from(r[1].max(0.0) > r[0].max(0.0))).collect();
+        let data = super::super::Examples::new(x.clone(), labels.clone()).unwrap();
+        assert_eq!(net.accuracy(&data).unwrap(), 1.0);
+        assert_eq!(net.classify(&Input::Values(x)).unwrap(), labels);
+        assert_eq!(net.accuracy(&data.subset([]).unwrap()).unwrap(), 0.0);
+    }
+}
