@@ -123,8 +123,12 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
         let step = || self.name().to_owned();
         self.validate().map_err(|invalid| Error::Setting { index: 0, step: step(), invalid })?;
         let mut model = Model::from(weight.into());
-        self.plan(&mut Outline::of(&model))
-            .map_err(|(weight, why)| Error::Plan { index: 0, step: step(), weight, why })?;
+        self.plan(&mut Outline::of(&model)).map_err(|(weight, why)| Error::Plan {
+            index: 0,
+            step: step(),
+            weight,
+            why,
+        })?;
         crate::pipeline::each_weight(self, &mut model, &Log::quiet(self.name()))?;
         model.weight("weight").cloned().ok_or(Error::Cancelled)
     }

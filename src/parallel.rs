@@ -38,11 +38,3 @@ pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, 
     #[cfg(not(feature = "threads"))]
     values.chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
 }
-
-/// Runs both, on two threads where there are two.
-pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
-    #[cfg(feature = "threads")]
-    return rayon::join(a, b);
-    #[cfg(not(feature = "threads"))]
-    return (a(), b());
-}

@@ -201,7 +201,14 @@ impl<'a, T: Float> Pipeline<'a, T> {
     }
 
     fn log(&self, step: &str, index: usize, steps: usize) -> Log<'_> {
-        Log::new(step, index, steps, self.strict, self.on_progress.as_deref().map(|f| f as _), self.cancel.clone())
+        Log::new(
+            step,
+            index,
+            steps,
+            self.strict,
+            self.on_progress.as_deref().map(|f| f as _),
+            self.cancel.clone(),
+        )
     }
 }
 

@@ -177,7 +177,11 @@ impl fmt::Display for Report {
             "{:width$}  {:<18} {:<25} {:>9} {:>9} {:>7} {:>7} {:>5}",
             "weight", "shape", "form", "before", "after", "bits/w", "zeros", "rank"
         )?;
-        writeln!(f, "{}", if measured { format!(" {:>10} {:>9}", "rel. error", "SQNR dB") } else { String::new() })?;
+        writeln!(
+            f,
+            "{}",
+            if measured { format!(" {:>10} {:>9}", "rel. error", "SQNR dB") } else { String::new() }
+        )?;
         for w in &self.weights {
             write!(
                 f,

@@ -9,16 +9,19 @@
 //!
 //! Nothing can be read by position: a model is decoded as a whole.
 
-use super::description::{Description, EntryForm, KEY, weight};
+use super::description::{Description, EntryForm, KEY};
 use super::entropy::{Coder, Decoder, Encoder, Flags, Learner, Numbers, Tree};
 use super::safetensors::{Header, Writer, header_len};
 use crate::error::FormatKind;
 use crate::model::{Content, Model};
-use crate::weight::{Bytes, Codes, MaskStorage, Packer, Part, PartData, PartKind, for_each_chunk, is_sane_shape};
-use crate::{DType, Fault, Float, Result};
+use crate::weight::{
+    Bytes, Codes, MaskStorage, Packer, Part, PartData, PartKind, for_each_chunk, is_sane_shape,
+};
+use crate::{DType, Fault, Float, Result, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};
+use std::sync::Arc;
 
 /// Name of the one array, and value of the metadata.
 const NAME: &str = "archive";
@@ -46,7 +49,8 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut (impl Write + Seek)) -
         match content {
             Content::Weight(weight) => {
                 let masks = MaskStorage::Bits;
-                let (form, own) = weight.to_parts(&info.name, masks).map_err(|f| super::fault(&info.name, f))?;
+                let (form, own) =
+                    weight.to_parts(&info.name, masks).map_err(|f| super::fault(&info.name, f))?;
                 entries.push(EntryForm::new(info, Some(form)));
                 parts.extend(own);
             }
@@ -103,9 +107,13 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
         serde_json::from_slice(&text).map_err(|e| FormatKind::Description(e.to_string()))?;
     let mut carried = contents.carried.into_iter();
     let mut model = contents.description.build_with(|entry| match &entry.form {
-        Some(form) => weight(&entry.name, form, &mut |_, kind, dtype, bytes| {
-            Ok(decode(&mut decoder, kind, dtype, bytes)?)
-        }),
+        Some(form) => {
+            let weight = Weight::from_parts(&entry.name, form, &mut |_, kind, dtype, bytes| {
+                Ok(decode(&mut decoder, kind, dtype, bytes)?)
+            })?;
+            // It is in memory already; now its mask is in the usual form, too.
+            Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight.load()?))))
+        }
         None => {
             let bad = |why| FormatKind::Tensor { name: entry.name.clone(), why };
             let (dtype, shape) = carried.next().ok_or_else(|| bad("its type is missing"))?;
@@ -200,7 +208,12 @@ fn encode<T: Float>(encoder: &mut Encoder, part: &Part<T>, bytes: &[u8]) -> Resu
     Ok(())
 }
 
-fn decode(decoder: &mut Decoder<'_>, kind: PartKind, dtype: DType, bytes: usize) -> Result<Bytes, FormatKind> {
+fn decode(
+    decoder: &mut Decoder<'_>,
+    kind: PartKind,
+    dtype: DType,
+    bytes: usize,
+) -> Result<Bytes, FormatKind> {
     let out = match kind {
         PartKind::Mask { entries, cols } => {
             decoder.check_claim(Some(entries))?;

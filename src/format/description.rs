@@ -4,7 +4,7 @@ use super::safetensors::Stored;
 use crate::error::FormatKind;
 use crate::model::{Content, Kind, Model, WeightInfo};
 use crate::nn::Graph;
-use crate::weight::{Bytes, Find, WeightForm};
+use crate::weight::{Bytes, WeightForm};
 use crate::{DType, Float, Result, Weight};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -80,9 +80,12 @@ impl Description {
         let mut arrays: HashMap<String, Stored> = arrays.into_iter().map(|a| (a.name.clone(), a)).collect();
         let model = self.build_with(|entry| match &entry.form {
             None => Ok(plain(take(&mut arrays, &entry.name)?)),
-            Some(form) => weight(&entry.name, form, &mut |name, _, dtype, bytes| {
-                part(&take(&mut arrays, name)?, dtype, bytes)
-            }),
+            Some(form) => {
+                let weight = Weight::from_parts(&entry.name, form, &mut |name, _, dtype, bytes| {
+                    part(&take(&mut arrays, name)?, dtype, bytes)
+                })?;
+                Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
+            }
         })?;
         match arrays.into_keys().min() {
             None => Ok(model),
@@ -106,16 +109,6 @@ impl Description {
         }
         Ok(model)
     }
-}
-
-/// A described weight, from the arrays that `find` gives.
-pub(super) fn weight<T: Float>(
-    name: &str,
-    form: &WeightForm,
-    find: &mut Find<'_>,
-) -> Result<(Vec<usize>, Content<T>)> {
-    let weight = Weight::from_parts(name, form, find)?;
-    Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
 }
 
 /// A tensor as it lies in the file.

@@ -220,11 +220,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn run(coder: &mut impl Coder, symbols: &[u32], flags: &[bool], numbers: &[u64]) -> (Vec<u32>, Vec<bool>, Vec<u64>) {
+    fn run(
+        coder: &mut impl Coder,
+        symbols: &[u32],
+        flags: &[bool],
+        numbers: &[u64],
+    ) -> (Vec<u32>, Vec<bool>, Vec<u64>) {
         let (mut tree, mut bits, mut whole) = (Tree::new(5), Flags::new(2), Numbers::new());
         let a = symbols.iter().map(|s| tree.code(coder, *s)).collect();
         let mut last = false;
-        let b = flags.iter().map(|f| { last = bits.code(coder, usize::from(last), *f); last }).collect();
+        let b = flags
+            .iter()
+            .map(|f| {
+                last = bits.code(coder, usize::from(last), *f);
+                last
+            })
+            .collect();
         let c = numbers.iter().map(|n| whole.code(coder, *n)).collect();
         (a, b, c)
     }

@@ -95,9 +95,7 @@ fn fault(name: &str, fault: crate::Fault) -> Error {
         crate::Fault::Io { path, source } => {
             Error::Io { path, source: std::io::Error::new(source.kind(), source.to_string()) }
         }
-        crate::Fault::Form(why) => {
-            FormatError::new(FormatKind::Tensor { name: name.to_owned(), why }).into()
-        }
+        crate::Fault::Form(why) => FormatError::new(FormatKind::Tensor { name: name.to_owned(), why }).into(),
         other => Error::weight(name, other),
     }
 }

@@ -41,7 +41,9 @@ impl Header {
         file.read_into(0, &mut length).map_err(io)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER {
-            return Err(FormatKind::Limit { what: "the header's length", limit: MAX_HEADER, got: length }.into());
+            return Err(
+                FormatKind::Limit { what: "the header's length", limit: MAX_HEADER, got: length }.into()
+            );
         }
         if length > have - 8 {
             return Err(FormatKind::HeaderLength { got: length, have }.into());

@@ -16,7 +16,14 @@ pub trait Kernels: Sized {
     fn magnitude(self) -> u64;
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
-    fn gemm(shape: [usize; 3], alpha: Self, a: (&[Self], bool), b: (&[Self], bool), beta: Self, c: &mut [Self]);
+    fn gemm(
+        shape: [usize; 3],
+        alpha: Self,
+        a: (&[Self], bool),
+        b: (&[Self], bool),
+        beta: Self,
+        c: &mut [Self],
+    );
 }
 
 impl Kernels for f32 {
@@ -26,7 +33,14 @@ impl Kernels for f32 {
         u64::from(self.to_bits() & !(1 << 31))
     }
 
-    fn gemm(shape: [usize; 3], alpha: Self, a: (&[Self], bool), b: (&[Self], bool), beta: Self, c: &mut [Self]) {
+    fn gemm(
+        shape: [usize; 3],
+        alpha: Self,
+        a: (&[Self], bool),
+        b: (&[Self], bool),
+        beta: Self,
+        c: &mut [Self],
+    ) {
         gemm::gemm(shape, alpha, a, b, beta, c);
     }
 }
@@ -38,7 +52,14 @@ impl Kernels for f64 {
         self.to_bits() & !(1 << 63)
     }
 
-    fn gemm(shape: [usize; 3], alpha: Self, a: (&[Self], bool), b: (&[Self], bool), beta: Self, c: &mut [Self]) {
+    fn gemm(
+        shape: [usize; 3],
+        alpha: Self,
+        a: (&[Self], bool),
+        b: (&[Self], bool),
+        beta: Self,
+        c: &mut [Self],
+    ) {
         gemm::gemm(shape, alpha, a, b, beta, c);
     }
 }

@@ -35,7 +35,8 @@ fn is_default(svd: &Svd) -> bool {
 impl From<LowRankFactorizer> for Settings {
     fn from(step: LowRankFactorizer) -> Self {
         let Select { only, except, kinds } = step.select;
-        let settings = Self { residual: step.residual, svd: step.svd, only, except, kinds, ..Self::default() };
+        let settings =
+            Self { residual: step.residual, svd: step.svd, only, except, kinds, ..Self::default() };
         match step.amount {
             Amount::Rank(rank) => Self { rank: Some(rank), ..settings },
             Amount::Energy(fraction) => Self { energy: Some(fraction), ..settings },

@@ -1,5 +1,6 @@
 //! What a step may know of a weight besides its values, and how it chooses weights.
 
+use crate::nn::Role;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use wildmatch::WildMatch;
@@ -33,6 +34,16 @@ impl Kind {
     /// norms.
     pub fn is_compressible(self) -> bool {
         matches!(self, Self::Lone | Self::Linear | Self::Conv | Self::Embedding)
+    }
+
+    /// By what the weight does in a graph.
+    pub(crate) fn of(role: Role) -> Self {
+        match role {
+            Role::Linear => Self::Linear,
+            Role::Conv2d => Self::Conv,
+            Role::Bias => Self::Bias,
+            Role::Scale | Role::Shift | Role::Mean | Role::Variance => Self::Norm,
+        }
     }
 
     /// A guess by name and shape.

@@ -127,9 +127,7 @@ impl<T: Float> Model<T> {
     ///
     /// # Errors
     /// [`Error::Format`] when two have the same name.
-    pub fn from_tensors<N: Into<String>>(
-        tensors: impl IntoIterator<Item = (N, Tensor<T>)>,
-    ) -> Result<Self> {
+    pub fn from_tensors<N: Into<String>>(tensors: impl IntoIterator<Item = (N, Tensor<T>)>) -> Result<Self> {
         let mut model = Self::default();
         for (name, tensor) in tensors {
             let name: String = name.into();
@@ -168,9 +166,9 @@ impl<T: Float> Model<T> {
 
     pub(crate) fn set_graph(&mut self, graph: Graph) -> Result<()> {
         graph.check(&|name| self.weight(name).map(|w| w.shape().to_vec()))?;
-        for (name, kind) in graph.weights() {
+        for (name, role) in graph.weights() {
             if let Some(i) = self.index.get(name) {
-                self.entries[*i].info.kind = kind;
+                self.entries[*i].info.kind = Kind::of(role);
             }
         }
         self.graph = Some(Arc::new(graph));

@@ -99,7 +99,11 @@ impl Outline {
             any = true;
             f(weight).map_err(|why| (weight.info.name.to_string(), why))?;
         }
-        if any || select.only.is_empty() { Ok(()) } else { Err((select.only.join(", "), Refusal::SelectsNothing)) }
+        if any || select.only.is_empty() {
+            Ok(())
+        } else {
+            Err((select.only.join(", "), Refusal::SelectsNothing))
+        }
     }
 }
 

@@ -53,7 +53,8 @@ fn report<T: Float>(
     bytes_before: usize,
     steps: Vec<(String, Record, usize, f64)>,
 ) -> Report {
-    let weights = model.entries().map(|(info, w)| WeightReport::new(info, before.get(&info.name).copied(), w));
+    let weights =
+        model.entries().map(|(info, w)| WeightReport::new(info, before.get(&info.name).copied(), w));
     assemble(weights.collect(), bytes_before, model.stored_bytes(), steps)
 }
 

@@ -27,11 +27,7 @@ impl<T: Float> Ready<'_, T> {
     }
 }
 
-pub(super) fn run_to<T: Float>(
-    pipeline: &Pipeline<'_, T>,
-    model: &Model<T>,
-    path: &Path,
-) -> Result<Report> {
+pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, path: &Path) -> Result<Report> {
     let start = Instant::now();
     let steps = pipeline.flat();
     let outline = Outline::of(model).strict(pipeline.strict);

@@ -108,13 +108,19 @@ impl Step for MagnitudePruner {
 
     fn validate(&self) -> Result<(), Invalid> {
         match self.amount {
-            Amount::Threshold(t) => Invalid::unless_in(0.0..f64::INFINITY, "threshold", t, "finite and at least 0"),
-            Amount::Sparsity { fraction, .. } => Invalid::unless_in(0.0..=1.0, "sparsity", fraction, "in 0..=1"),
+            Amount::Threshold(t) => {
+                Invalid::unless_in(0.0..f64::INFINITY, "threshold", t, "finite and at least 0")
+            }
+            Amount::Sparsity { fraction, .. } => {
+                Invalid::unless_in(0.0..=1.0, "sparsity", fraction, "in 0..=1")
+            }
             Amount::Channels(fraction) => Invalid::unless_in(0.0..=1.0, "channels", fraction, "in 0..=1"),
             Amount::Pattern { n, m } if n >= 1 && n < m && [2, 4, 8, 16].contains(&m) => Ok(()),
-            Amount::Pattern { n, m } => {
-                Err(Invalid::new("pattern", format!("{n}:{m}"), "N:M with 1 <= N < M and M one of 2, 4, 8, 16"))
-            }
+            Amount::Pattern { n, m } => Err(Invalid::new(
+                "pattern",
+                format!("{n}:{m}"),
+                "N:M with 1 <= N < M and M one of 2, 4, 8, 16",
+            )),
         }
     }
 
@@ -123,7 +129,11 @@ impl Step for MagnitudePruner {
             if let Amount::Pattern { m, .. } = self.amount {
                 let leaf = !weight.form.factored;
                 let shape = &weight.info.shape;
-                let whole = if leaf && shape.len() > 2 { vec![Some([shape[0], shape[1]])] } else { weight.matrices.clone() };
+                let whole = if leaf && shape.len() > 2 {
+                    vec![Some([shape[0], shape[1]])]
+                } else {
+                    weight.matrices.clone()
+                };
                 if let Some([_, inputs]) = whole.into_iter().flatten().find(|[_, inputs]| inputs % m != 0) {
                     return Err(Refusal::DoesNotDivide { what: "a pattern", size: m, inputs });
                 }

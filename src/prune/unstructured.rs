@@ -2,7 +2,6 @@
 
 use super::rank::{Counts, Cut, Selection};
 use crate::compressor::{Decision, Outcome, Survey, WeightCompressor};
-use crate::kernels::Kernels;
 use crate::model::{Select, WeightInfo};
 use crate::weight::Leaf;
 use crate::{Fault, Float, Weight};
@@ -151,7 +150,11 @@ impl<'a, T: Float> Survey<'a, T> for GlobalSurvey<'a> {
                 left -= own;
                 (name, own)
             });
-            return Decision::Ready(Box::new(GlobalCut { select, magnitude: cut.magnitude, ties: ties.collect() }));
+            return Decision::Ready(Box::new(GlobalCut {
+                select,
+                magnitude: cut.magnitude,
+                ties: ties.collect(),
+            }));
         }
         let drop = target(self.fraction, seen.entries).saturating_sub(seen.pruned) as u64;
         let kept = (seen.entries - seen.pruned) as u64;

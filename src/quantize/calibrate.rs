@@ -74,7 +74,9 @@ impl<T: Float> Step for Calibrator<'_, T> {
                 weight.activations = Activations::Int8Static { low: 0.0, high: 0.0 };
                 Ok(())
             } else {
-                Err(Refusal::Other("its inputs can be calibrated once it is quantized; put quantize before that".into()))
+                Err(Refusal::Other(
+                    "its inputs can be calibrated once it is quantized; put quantize before that".into(),
+                ))
             }
         })
     }

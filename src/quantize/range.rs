@@ -46,7 +46,11 @@ impl Range {
             Self::Percentile(p) => percentile(values, p, scheme.symmetric),
             Self::MinMax | Self::LeastSquares => min_max(values),
         };
-        if self == Self::LeastSquares { least_squares(scheme, values, low, high) } else { scheme.grid(low, high) }
+        if self == Self::LeastSquares {
+            least_squares(scheme, values, low, high)
+        } else {
+            scheme.grid(low, high)
+        }
     }
 }
 

@@ -52,11 +52,6 @@ impl<T: Float> Affine<T> {
         self.codes.bits()
     }
 
-    /// The largest code.
-    pub fn max_code(bits: u8) -> u8 {
-        u8::MAX >> (8 - bits.clamp(1, 8))
-    }
-
     /// The code that means zero where no zero points are stored.
     pub fn middle(bits: u8) -> u8 {
         1 << (bits.clamp(1, 8) - 1)

@@ -65,9 +65,7 @@ impl<T: Float> Block<'_, T> {
     pub fn dense(&self) -> Cow<'_, [T]> {
         match self.mask {
             None => Cow::Borrowed(&self.kept),
-            Some(_) => {
-                Cow::Owned(scatter(self.positions(), &self.kept, &self.range))
-            }
+            Some(_) => Cow::Owned(scatter(self.positions(), &self.kept, &self.range)),
         }
     }
 }
@@ -320,7 +318,8 @@ impl<T: Float> Leaf<T> {
             return Ok(false);
         }
         let mask = self.mask()?;
-        let found = self.map_blocks(mask.as_deref(), 1, |block| Ok(block.kept.iter().any(|x| *x == T::zero())))?;
+        let found =
+            self.map_blocks(mask.as_deref(), 1, |block| Ok(block.kept.iter().any(|x| *x == T::zero())))?;
         Ok(!found.contains(&true))
     }
 
@@ -336,8 +335,7 @@ impl<T: Float> Leaf<T> {
                 for part in self.map_ranges(1, |range| {
                     let blocks = range.start / block..range.end.div_ceil(block);
                     let zeros = affine.zeros(blocks.clone())?;
-                    let mut codes: Vec<u8> =
-                        range.clone().map(|i| zeros[i / block - blocks.start]).collect();
+                    let mut codes: Vec<u8> = range.clone().map(|i| zeros[i / block - blocks.start]).collect();
                     if let Some(mask) = mask {
                         let kept = affine.codes.unpack(mask.rank(range.start)..mask.rank(range.end))?;
                         for (i, code) in mask.positions(range.clone()).zip(kept) {

@@ -79,7 +79,8 @@ impl Mask {
         let word = i / 64;
         let group = word / RANK_WORDS;
         let whole: usize = self.words[group * RANK_WORDS..word].iter().map(|w| w.count_ones() as usize).sum();
-        let part = if i % 64 == 0 { 0 } else { (self.words[word] & ((1 << (i % 64)) - 1)).count_ones() as usize };
+        let part =
+            if i % 64 == 0 { 0 } else { (self.words[word] & ((1 << (i % 64)) - 1)).count_ones() as usize };
         self.ranks[group] + whole + part
     }
 

@@ -21,9 +21,8 @@ pub use leaf::Leaf;
 pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
-pub(crate) use leaf::{Block, Coding, Support};
-pub(crate) use mask::Mask;
-pub(crate) use parts::{Find, MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
+pub(crate) use leaf::{Coding, Support};
+pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use storage::groups;
 pub(crate) use values::{Values, for_each_chunk};
 
@@ -189,10 +188,7 @@ impl<T: Float> Weight<T> {
 
     /// Passes every leaf through `f`, in the order of [`leaves`](Self::leaves): how a technique that works
     /// on one matrix reaches every factor.
-    pub fn map_leaves(
-        self,
-        f: &mut dyn FnMut(Leaf<T>) -> Result<Leaf<T>, Fault>,
-    ) -> Result<Self, Fault> {
+    pub fn map_leaves(self, f: &mut dyn FnMut(Leaf<T>) -> Result<Leaf<T>, Fault>) -> Result<Self, Fault> {
         let node = match self.node {
             Node::Leaf(leaf) => Node::Leaf(f(leaf)?),
             Node::Product(u, v) => Node::Product(Box::new(u.map_leaves(f)?), Box::new(v.map_leaves(f)?)),

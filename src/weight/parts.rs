@@ -132,7 +132,11 @@ impl<T: Float> Weight<T> {
     }
 
     /// Its description and its arrays.
-    pub(crate) fn to_parts(&self, name: &str, masks: MaskStorage) -> Result<(WeightForm, Vec<Part<T>>), Fault> {
+    pub(crate) fn to_parts(
+        &self,
+        name: &str,
+        masks: MaskStorage,
+    ) -> Result<(WeightForm, Vec<Part<T>>), Fault> {
         let mut parts = Vec::new();
         let form = self.collect(name, masks, &mut parts)?;
         Ok((form, parts))
@@ -193,7 +197,8 @@ impl<T: Float> Leaf<T> {
     fn collect_bits(&self, name: &str, shape: &[usize], parts: &mut Vec<Part<T>>) -> Result<LeafForm, Fault> {
         let leaf = self.load()?;
         let mask = leaf.mask()?.map(|mask| {
-            let stored = StoredMask::encode_as(MaskForm::Bitmask { kept: mask.kept() }, &mask, self.rows, self.cols);
+            let stored =
+                StoredMask::encode_as(MaskForm::Bitmask { kept: mask.kept() }, &mask, self.rows, self.cols);
             push_mask(name, &stored, parts)
         });
         let coding = push_coding(name, shape, mask.as_ref(), &leaf.coding, parts);
@@ -208,32 +213,32 @@ fn push_coding<T: Float>(
     coding: &Coding<T>,
     parts: &mut Vec<Part<T>>,
 ) -> CodingForm {
-        let spread = matches!(mask, None | Some(MaskForm::Zeros { .. }));
-        match coding {
-            Coding::Float(values) => {
-                let dtype = values.dtype();
-                parts.push(if spread {
-                    Part::values(name.to_owned(), shape.to_vec(), values.clone())
-                } else {
-                    Part::values(format!("{name}.values"), vec![values.len()], values.clone())
-                });
-                CodingForm::Float(dtype)
+    let spread = matches!(mask, None | Some(MaskForm::Zeros { .. }));
+    match coding {
+        Coding::Float(values) => {
+            let dtype = values.dtype();
+            parts.push(if spread {
+                Part::values(name.to_owned(), shape.to_vec(), values.clone())
+            } else {
+                Part::values(format!("{name}.values"), vec![values.len()], values.clone())
+            });
+            CodingForm::Float(dtype)
+        }
+        Coding::Affine(affine) => {
+            let scales = affine.scale.clone();
+            parts.push(Part::values(format!("{name}.scale"), vec![scales.len()], scales));
+            if let Some(zero) = &affine.zero {
+                parts.push(Part::codes(format!("{name}.zero_point"), zero));
             }
-            Coding::Affine(affine) => {
-                let scales = affine.scale.clone();
-                parts.push(Part::values(format!("{name}.scale"), vec![scales.len()], scales));
-                if let Some(zero) = &affine.zero {
-                    parts.push(Part::codes(format!("{name}.zero_point"), zero));
-                }
-                parts.push(Part::codes(format!("{name}.codes"), &affine.codes));
-                CodingForm::Affine {
-                    bits: affine.bits(),
-                    granularity: affine.granularity,
-                    scale: affine.scale.dtype(),
-                    symmetric: affine.zero.is_none(),
-                }
+            parts.push(Part::codes(format!("{name}.codes"), &affine.codes));
+            CodingForm::Affine {
+                bits: affine.bits(),
+                granularity: affine.granularity,
+                scale: affine.scale.dtype(),
+                symmetric: affine.zero.is_none(),
             }
         }
+    }
 }
 
 /// Whether no product of axes overflows, also where some axis is 0.
@@ -288,7 +293,11 @@ fn build<T: Float>(
                 return Err(bad(name, "the shapes of the terms of a sum do not fit"));
             }
             let terms = terms.iter().enumerate();
-            Node::Sum(terms.map(|(i, t)| build(&format!("{name}.{i}"), t, find, depth)).collect::<Result<_, _>>()?)
+            Node::Sum(
+                terms
+                    .map(|(i, t)| build(&format!("{name}.{i}"), t, find, depth))
+                    .collect::<Result<_, _>>()?,
+            )
         }
     };
     if let Activations::Int8Static { low, high } = form.activations
@@ -324,12 +333,16 @@ fn build_leaf<T: Float>(
         }
     };
     let bytes_of = |n: usize, dtype: DType| n.checked_mul(dtype.bits() / 8).ok_or_else(too_large);
-    let float = |dtype: DType| if dtype.is_float() { Ok(dtype) } else { Err(bad(name, "its values are not floats")) };
+    let float =
+        |dtype: DType| if dtype.is_float() { Ok(dtype) } else { Err(bad(name, "its values are not floats")) };
     let coding = match form.coding {
         CodingForm::Float(dtype) => {
             let spread = matches!(support, Support::All | Support::Zeros(_));
             let part = if spread { name.to_owned() } else { format!("{name}.values") };
-            Coding::Float(Values::raw(float(dtype)?, find(&part, PartKind::Numbers, dtype, bytes_of(coded, dtype)?)?))
+            Coding::Float(Values::raw(
+                float(dtype)?,
+                find(&part, PartKind::Numbers, dtype, bytes_of(coded, dtype)?)?,
+            ))
         }
         CodingForm::Affine { bits, granularity, scale, symmetric } => {
             if !(1..=8).contains(&bits) {
@@ -341,7 +354,7 @@ fn build_leaf<T: Float>(
                 return Err(bad(name, "its groups do not divide its inputs"));
             }
             let blocks = (rows * cols).checked_div(granularity.block(rows, cols)).unwrap_or(0);
-            let mut codes = |name: &str, len: usize, find: &mut Find<'_>| {
+            let codes = |name: &str, len: usize, find: &mut Find<'_>| {
                 let bytes = Codes::packed_bytes(bits, len).ok_or_else(too_large)?;
                 let bytes = find(name, PartKind::Codes { bits, len }, DType::U8, bytes)?;
                 Ok::<_, crate::Error>(Codes::from_packed(bits, len, bytes))

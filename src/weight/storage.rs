@@ -29,11 +29,21 @@ const GROUPS: [usize; 4] = [4, 8, 16, 2];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum MaskForm {
-    Nm { n: usize, m: usize, stride: usize },
-    Bitmask { kept: usize },
-    Csr { kept: usize },
+    Nm {
+        n: usize,
+        m: usize,
+        stride: usize,
+    },
+    Bitmask {
+        kept: usize,
+    },
+    Csr {
+        kept: usize,
+    },
     /// No mask at all: the values hold every entry, and those that are not zero are kept.
-    Zeros { kept: usize },
+    Zeros {
+        kept: usize,
+    },
 }
 
 /// A mask in its stored form: the parts, by their names.
@@ -104,7 +114,8 @@ impl MaskForm {
         let n = rows.checked_mul(cols)?;
         match *self {
             Self::Nm { n: keep, m, stride } => {
-                let fits = GROUPS.contains(&m) && keep <= m && stride > 0 && cols % m.checked_mul(stride)? == 0;
+                let fits =
+                    GROUPS.contains(&m) && keep <= m && stride > 0 && cols % m.checked_mul(stride)? == 0;
                 let bits = fits.then(|| (n / m).checked_mul(pattern_bits(keep, m)))??;
                 Some(vec![MaskPart { name: "pattern", dtype: DType::U8, len: bits.div_ceil(8) }])
             }
@@ -235,7 +246,11 @@ impl StoredMask {
                 Mask::new(words, n)
             }
         };
-        if mask.kept() == self.kept() { Ok(mask) } else { Err(Fault::Form("the mask keeps another number of entries than declared")) }
+        if mask.kept() == self.kept() {
+            Ok(mask)
+        } else {
+            Err(Fault::Form("the mask keeps another number of entries than declared"))
+        }
     }
 
     fn csr(&self, offsets: &[usize], indices: &[usize]) -> Result<Mask, Fault> {
@@ -275,11 +290,14 @@ fn read_le(bytes: &[u8], dtype: DType) -> Vec<usize> {
 
 /// The flat positions of each group of `m` places that lie `stride` apart, group by group. `stride * m`
 /// divides the row, so groups never cross rows.
-pub(crate) fn groups(len: usize, m: usize, stride: usize) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+pub(crate) fn groups(
+    len: usize,
+    m: usize,
+    stride: usize,
+) -> impl Iterator<Item = impl Iterator<Item = usize>> {
     let span = m * stride;
-    (0..len / span.max(1)).flat_map(move |s| {
-        (0..stride).map(move |k| (0..m).map(move |t| s * span + t * stride + k))
-    })
+    (0..len / span.max(1))
+        .flat_map(move |s| (0..stride).map(move |k| (0..m).map(move |t| s * span + t * stride + k)))
 }
 
 /// How many entries every group of `m` keeps, where they all keep the same number.

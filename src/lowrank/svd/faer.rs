@@ -18,8 +18,9 @@ pub(super) fn thin<T: Float + RealField>(a: &[T], rows: usize, cols: usize) -> R
     let mut right = Mat::<T>::zeros(cols, k);
     let mut singular = faer::Col::<T>::zeros(k);
     let vectors = ComputeSvdVectors::Thin;
-    let mut memory = MemBuffer::try_new(svd_scratch::<T>(rows, cols, vectors, vectors, PAR, Default::default()))
-        .map_err(|_| Fault::Form("the decomposition does not fit in memory"))?;
+    let mut memory =
+        MemBuffer::try_new(svd_scratch::<T>(rows, cols, vectors, vectors, PAR, Default::default()))
+            .map_err(|_| Fault::Form("the decomposition does not fit in memory"))?;
     svd(
         a,
         singular.as_diagonal_mut(),

@@ -40,7 +40,12 @@ impl<T: Float> Thin<T> {
         let roots: Vec<T> = self.singular[..rank].iter().map(|s| T::narrow(s.max(0.0).sqrt())).collect();
         let u = self.left.chunks(k).flat_map(|row| row.iter().zip(&roots).map(|(x, s)| *x * *s)).collect();
         let n = self.right.len() / k;
-        let v = self.right.chunks(n.max(1)).zip(&roots).flat_map(|(row, s)| row.iter().map(|x| *x * *s)).collect();
+        let v = self
+            .right
+            .chunks(n.max(1))
+            .zip(&roots)
+            .flat_map(|(row, s)| row.iter().map(|x| *x * *s))
+            .collect();
         (u, v)
     }
 }
