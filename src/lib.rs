@@ -1,6 +1,7 @@
 //! Make trained neural networks smaller and faster.
 #![deny(unsafe_code)]
 
+pub mod distill;
 mod error;
 mod kernels;
 pub mod nn;

@@ -19,12 +19,13 @@ mod testing;
 mod trainable;
 mod training;
 
+pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
 pub use graph::Graph;
 pub use loss::{Loss, cross_entropy, kl_divergence, mean_squared_error, soft_cross_entropy};
 pub use network::Network;
-pub(crate) use network::accuracy;
+pub(crate) use network::{accuracy, classes};
 pub use op::{Conv2d, Op, Pool, Role};
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use schedule::Schedule;

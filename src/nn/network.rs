@@ -1,6 +1,6 @@
 //! [`Network`]: a graph with weights, ready to run from their compressed form.
 
-use super::data::{Dataset, Input, Outputs, Target};
+use super::data::{Dataset, Input, Outputs, Target, unbox};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
 use super::layers::{conv, linear, pool};
@@ -293,7 +293,7 @@ pub(crate) fn accuracy<T: Float>(
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut right = 0;
     for indices in indices.chunks(EVALUATION_BATCH) {
-        let batch = data.batch(indices)?;
+        let batch = data.batch(indices).map_err(unbox)?;
         let Target::Labels(labels) = &batch.target else {
             return Err(Error::Data("accuracy needs labels"));
         };
