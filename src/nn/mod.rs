@@ -17,6 +17,8 @@ mod schedule;
 #[cfg(test)]
 mod testing;
 mod trainable;
+#[cfg(all(test, feature = "train"))]
+mod trainable_tests;
 mod training;
 
 pub(crate) use data::unbox;
