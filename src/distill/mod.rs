@@ -9,6 +9,8 @@ mod fit;
 mod settings;
 mod student;
 mod teacher;
+#[cfg(all(test, feature = "train"))]
+mod tests;
 
 pub use distiller::Distiller;
 pub use finetuner::FineTuner;

@@ -110,6 +110,12 @@ impl<T: Float> Network<T> {
         self.plan.slots.iter().map(|s| s.name.as_str())
     }
 
+    /// The weight called `name`.
+    pub fn weight(&self, name: &str) -> Option<&Weight<T>> {
+        let slot = self.plan.slots.iter().position(|s| s.name == name)?;
+        self.weights.get(slot).map(|w| &**w)
+    }
+
     fn run(
         &self,
         input: &Input<T>,
