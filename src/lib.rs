@@ -1,8 +1,7 @@
 //! Make trained neural networks smaller and faster.
 #![deny(unsafe_code)]
 
-mod compressor;
-mod distill;
+pub mod distill;
 mod error;
 mod format;
 mod kernels;

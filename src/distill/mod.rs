@@ -1,30 +1,21 @@
-use crate::*;
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Epoch {
-    pub loss: f64,
-    pub accuracy: f64,
-}
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
-pub struct Training {
-    pub epochs: Vec<Epoch>,
-}
-#[derive(Debug)]
-pub struct Distiller<'a, T>(std::marker::PhantomData<&'a T>);
-#[derive(Debug)]
-pub struct FineTuner<'a, T>(std::marker::PhantomData<&'a T>);
-macro_rules! x {
-    ($t:ident) => {
-        impl<T: Float> Step for $t<'_, T> {
-            fn name(&self) -> &str {
-                "x"
-            }
-        }
-        impl<T: Float> Compressor<T> for $t<'_, T> {
-            fn compress(&self, _: &mut Model<T>, _: &Log<'_>) -> Result<()> {
-                Ok(())
-            }
-        }
-    };
-}
-x!(Distiller);
-x!(FineTuner);
+//! Training with data: [`Distiller`] learns from a teacher, [`FineTuner`] from labels alone.
+//!
+//! Both run one loop over a [`Dataset`](crate::nn::Dataset) and anything that is a [`Student`], so that a
+//! network of another runtime can be taught as well as a [`Trainable`](crate::nn::Trainable).
+
+mod distiller;
+mod finetuner;
+mod fit;
+mod settings;
+mod student;
+mod teacher;
+#[cfg(all(test, feature = "train"))]
+mod tests;
+
+pub use distiller::Distiller;
+pub use finetuner::FineTuner;
+pub use fit::{Epoch, TrainStep, Training};
+pub use settings::Hook;
+pub(crate) use settings::Settings;
+pub use student::Student;
+pub use teacher::Teacher;

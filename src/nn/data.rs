@@ -211,6 +211,11 @@ impl<T: Float> Examples<T> {
     }
 }
 
+/// An error of user code; one of our own that went through it comes out as it went in.
+pub(crate) fn unbox(error: BoxError) -> Error {
+    error.downcast::<Error>().map_or_else(Error::Other, |e| *e)
+}
+
 const OUT_OF_RANGE: Error = Error::Data("an index is out of range");
 
 fn same_count<T: Float>(inputs: &Tensor<T>, what: &str, got: usize) -> Result<()> {

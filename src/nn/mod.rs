@@ -1,18 +1,34 @@
-//! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), and data.
+//! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), training one in
+//! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
 mod check;
 mod data;
 mod fold;
 mod graph;
 mod layers;
+mod leaf_param;
+mod loss;
 mod network;
 mod op;
+mod optimizer;
+mod param;
 mod plan;
+mod schedule;
 #[cfg(test)]
 mod testing;
+mod trainable;
+#[cfg(all(test, feature = "train"))]
+mod trainable_tests;
+mod training;
 
+pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
 pub use graph::Graph;
+pub use loss::{Loss, cross_entropy, kl_divergence, mean_squared_error, soft_cross_entropy};
 pub use network::Network;
+pub(crate) use network::{accuracy, classes};
 pub use op::{Conv2d, Op, Pool, Role};
+pub use optimizer::{Adam, Optimizer, Sgd};
+pub use schedule::Schedule;
+pub use trainable::Trainable;

@@ -1,6 +1,6 @@
 //! [`Network`]: a graph with weights, ready to run from their compressed form.
 
-use super::data::{Dataset, Input, Outputs, Target};
+use super::data::{Dataset, Input, Outputs, Target, unbox};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
 use super::layers::{conv, linear, pool};
@@ -44,19 +44,23 @@ impl<T: Float> Network<T> {
     /// As [`Graph::check`], and [`Error::Weight`] when a file cannot be read.
     pub(crate) fn bind(graph: &Graph, weight: &dyn Fn(&str) -> Option<Arc<Weight<T>>>) -> Result<Self> {
         let plan = Plan::new(graph, &|name| weight(name).map(|w| w.shape().to_vec()))?;
-        let mut weights = Vec::with_capacity(plan.slots.len());
-        let mut vectors = Vec::with_capacity(plan.slots.len());
-        for slot in &plan.slots {
-            let found = weight(&slot.name).ok_or_else(|| GraphError::NoWeight(slot.name.clone()))?;
+        let find = |name: &str| weight(name).ok_or_else(|| GraphError::NoWeight(name.to_owned()));
+        let weights = plan.slots.iter().map(|slot| find(&slot.name)).collect::<Result<_, _>>()?;
+        Self::with_weights(&Arc::new(plan), weights)
+    }
+
+    /// `weights` fit the slots of the plan.
+    pub(super) fn with_weights(plan: &Arc<Plan>, mut weights: Vec<Arc<Weight<T>>>) -> Result<Self> {
+        let mut vectors = Vec::with_capacity(weights.len());
+        for (slot, weight) in plan.slots.iter().zip(&mut weights) {
             let fail = |fault| Error::weight(&slot.name, fault);
-            let loaded = (*found).clone().map_leaves(&mut |leaf| leaf.load()).map_err(fail)?;
+            *weight = Arc::new((**weight).clone().map_leaves(&mut |leaf| leaf.load()).map_err(fail)?);
             vectors.push(match slot.role {
                 Role::Linear | Role::Conv2d => None,
-                _ => Some(loaded.dense_values().map_err(fail)?.into()),
+                _ => Some(weight.dense_values().map_err(fail)?.into()),
             });
-            weights.push(Arc::new(loaded));
         }
-        Ok(Self { plan: Arc::new(plan), weights, vectors })
+        Ok(Self { plan: Arc::clone(plan), weights, vectors })
     }
 
     /// The output for `input`, dropout off and batch norms with their running statistics.
@@ -104,6 +108,12 @@ impl<T: Float> Network<T> {
     /// Names of the weights, in the order in which the graph first uses them.
     pub fn weight_names(&self) -> impl Iterator<Item = &str> {
         self.plan.slots.iter().map(|s| s.name.as_str())
+    }
+
+    /// The weight called `name`.
+    pub fn weight(&self, name: &str) -> Option<&Weight<T>> {
+        let slot = self.plan.slots.iter().position(|s| s.name == name)?;
+        self.weights.get(slot).map(|w| &**w)
     }
 
     fn run(
@@ -289,7 +299,7 @@ pub(crate) fn accuracy<T: Float>(
     let indices: Vec<usize> = (0..data.len()).collect();
     let mut right = 0;
     for indices in indices.chunks(EVALUATION_BATCH) {
-        let batch = data.batch(indices)?;
+        let batch = data.batch(indices).map_err(unbox)?;
         let Target::Labels(labels) = &batch.target else {
             return Err(Error::Data("accuracy needs labels"));
         };

@@ -221,8 +221,7 @@ mod tests {
                 to_rows(&dy, g.windows(), m, out, group * m, &mut dy_rows);
                 im2col(&g, group, &x, &mut x_rows);
                 linear::backward_weight([rows, cols, m], &x_rows, &dy_rows, &mut dw[part.clone()]);
-                x_rows.fill(0.0);
-                linear::backward_input([rows, cols, m], &dy_rows, &w[part], &mut x_rows);
+                linear::backward_input([rows, cols, m], &dy_rows, &w[part], 0.0, &mut x_rows);
                 col2im(&g, group, &x_rows, &mut dx);
             }
             check("input", &x, &dx, |x| dot(&run(&g, n, out, x, &w), &dy));

@@ -13,9 +13,9 @@ pub fn forward<T: Float>([n, cols, rows]: [usize; 3], x: &[T], w: &[T], beta: T,
     T::gemm([n, cols, rows], T::one(), (x, false), (w, true), beta, y);
 }
 
-/// `dx += dy W`.
-pub fn backward_input<T: Float>([n, cols, rows]: [usize; 3], dy: &[T], w: &[T], dx: &mut [T]) {
-    T::gemm([n, rows, cols], T::one(), (dy, false), (w, false), T::one(), dx);
+/// `dx = beta * dx + dy W`.
+pub fn backward_input<T: Float>([n, cols, rows]: [usize; 3], dy: &[T], w: &[T], beta: T, dx: &mut [T]) {
+    T::gemm([n, rows, cols], T::one(), (dy, false), (w, false), beta, dx);
 }
 
 /// `dw += dy^T x`.
@@ -72,7 +72,7 @@ mod tests {
         let (x, w, b) = (numbers(12, 1), numbers(15, 2), numbers(5, 3));
         let dy = numbers(20, 4);
         let (mut dx, mut dw, mut db) = (vec![0.0; 12], vec![0.0; 15], vec![0.0; 5]);
-        backward_input(shape, &dy, &w, &mut dx);
+        backward_input(shape, &dy, &w, 1.0, &mut dx);
         backward_weight(shape, &x, &dy, &mut dw);
         backward_bias(&dy, &mut db);
         check("input", &x, &dx, |x| dot(&run(shape, x, &w, &b), &dy));

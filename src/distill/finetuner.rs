@@ -1,0 +1,143 @@
+use super::fit::{checked, fit};
+use super::{Settings, Student, TrainStep, Training};
+use crate::nn::{Batch, Dataset, Optimizer, Schedule, Target, cross_entropy, mean_squared_error};
+use crate::{BoxError, Error, Float, Invalid, Result, Tensor};
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Trains on the data alone: cross-entropy where they have labels, mean squared error where they have
+/// values. After pruning or quantizing, this wins accuracy back.
+///
+/// | setting | default | range |
+/// | --- | --- | --- |
+/// | `epochs` | 1 | at least 1 |
+/// | `batch_size` | 128 samples | at least 1 |
+/// | `rate` | 1e-3 | above 0 |
+/// | `optimizer` | Adam | see [`Optimizer`] |
+/// | `schedule` | cosine down to 0 | see [`Schedule`] |
+/// | `seed` | 0 | any |
+///
+/// ```no_run
+/// use bantam::distill::FineTuner;
+/// use bantam::nn::{Examples, Network, Optimizer};
+/// use std::ops::ControlFlow;
+///
+/// # fn example(network: Network, train: Examples, test: Examples) -> bantam::Result<()> {
+/// let mut student = network.trainable(Optimizer::adam_w().into())?;
+/// let training = FineTuner::new(&train)
+///     .epochs(5)
+///     .validate_on(&test)
+///     .after_step(|step, _student| {
+///         Ok(if step.loss < 1e-3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+///     })
+///     .fit(&mut student, &mut |_done, _of| Ok(()))?;
+/// println!("{:?}", training.epochs.last());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct FineTuner<'a, T: Float = f32> {
+    settings: Settings<'a, T>,
+}
+
+impl<T: Float> fmt::Debug for FineTuner<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("FineTuner");
+        self.settings.debug(&mut out);
+        out.finish_non_exhaustive()
+    }
+}
+
+impl<'a, T: Float> FineTuner<'a, T> {
+    /// Learns from the labels or the values of `train`.
+    pub fn new(train: &'a dyn Dataset<T>) -> Self {
+        Self { settings: Settings::new(train) }
+    }
+
+    /// Passes over the data.
+    pub fn epochs(mut self, epochs: usize) -> Self {
+        self.settings.epochs = epochs;
+        self
+    }
+
+    /// Samples of one step; the last batch of an epoch may be smaller.
+    pub fn batch_size(mut self, samples: usize) -> Self {
+        self.settings.batch_size = samples;
+        self
+    }
+
+    /// Rate of a step, before the schedule.
+    pub fn rate(mut self, rate: f64) -> Self {
+        self.settings.rate = rate;
+        self
+    }
+
+    /// Optimizer of the student that a pipeline makes of a model. A student given to [`fit`](Self::fit) has
+    /// its own.
+    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+        self.settings.optimizer = optimizer.into();
+        self
+    }
+
+    /// How the rate changes.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.settings.schedule = schedule;
+        self
+    }
+
+    /// Seed of the order of the samples and of dropout.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.settings.seed = seed;
+        self
+    }
+
+    /// Measures the accuracy on `data` after each epoch.
+    pub fn validate_on(mut self, data: &'a dyn Dataset<T>) -> Self {
+        self.settings.validation = Some(data);
+        self
+    }
+
+    /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the student or
+    /// change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early with
+    /// [`ControlFlow::Break`].
+    pub fn after_step(
+        mut self,
+        hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError> + Send + Sync + 'a,
+    ) -> Self {
+        self.settings.after_step = Some(Arc::new(hook));
+        self
+    }
+
+    pub(crate) fn settings(&self) -> &Settings<'a, T> {
+        &self.settings
+    }
+
+    /// Whether every setting is in its range.
+    ///
+    /// # Errors
+    /// The first setting that is not.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.settings.validate()
+    }
+
+    /// Trains `student`, with the optimizer it has. `progress` gets the steps done and the steps in total
+    /// before the first step and after each; an error of it ends the training.
+    ///
+    /// # Errors
+    /// As [`Distiller::fit`](super::Distiller::fit); [`Error::Data`] when the samples have neither labels
+    /// nor values.
+    pub fn fit(
+        &self,
+        student: &mut dyn Student<T>,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Training> {
+        checked("finetune", self.validate())?;
+        let mut loss = |_: &[usize], batch: &Batch<T>, logits: &Tensor<T>| match &batch.target {
+            Target::Labels(labels) => cross_entropy(logits, labels),
+            Target::Values(values) => mean_squared_error(logits, values),
+            Target::None => Err(Error::Data("fine-tuning needs labels or values")),
+        };
+        fit(&self.settings, &mut loss, student, progress)
+    }
+}

@@ -1,0 +1,230 @@
+//! [`LeafParam`]: one matrix of a weight while it is trained.
+
+use super::layers::linear;
+use super::optimizer::{Optimizer, State};
+use crate::weight::{Affine, Codes, Coding, Values, value};
+use crate::{Fault, Float, Leaf};
+use std::ops::Range;
+
+/// Owns exactly as many trained numbers as the leaf may change: its kept entries. A pruned entry has none,
+/// and so stays zero.
+///
+/// The products of a forward and a backward pass use `dense`, the matrix as it would be decoded. Where the
+/// leaf is not pruned and not coded, `dense` is itself what is trained; otherwise `latent` is, and `dense`
+/// is refreshed from it after each step.
+///
+/// # Codes
+/// A coded leaf is trained by a straight-through estimator ("Estimating or Propagating Gradients Through
+/// Stochastic Neurons", arXiv 1308.3432) on its fixed grid: scales and zero points stay. The forward pass
+/// sees the latent numbers rounded to the grid, and their gradient goes to the latent numbers as if there
+/// were no rounding. A latent number never leaves the range of its grid: a change that points further out
+/// ends at the edge, and the next one that points back in takes effect at once. Latent numbers start at the
+/// decoded values, so that a leaf whose numbers do not cross half a step keeps its codes.
+#[derive(Clone, Debug)]
+pub(crate) struct LeafParam<T: Float> {
+    form: Leaf<T>,
+    /// Places of the kept entries; `None` where all are kept.
+    positions: Option<Vec<usize>>,
+    pub dense: Vec<T>,
+    latent: Vec<T>,
+    /// As large as `dense`.
+    pub gradient: Vec<T>,
+    gathered: Vec<T>,
+    grid: Option<Grid>,
+    state: State<T>,
+    pub frozen: bool,
+    /// Whether its numbers may differ from those it was made of.
+    pub touched: bool,
+}
+
+/// Scale and zero point of each run of kept entries.
+#[derive(Clone, Debug)]
+struct Grid {
+    max: f64,
+    runs: Vec<Run>,
+}
+
+#[derive(Clone, Debug)]
+struct Run {
+    /// Of the kept entries, in order.
+    range: Range<usize>,
+    scale: f64,
+    zero: i16,
+}
+
+impl Run {
+    /// The latent number nearest to `x` that the grid holds, ends included. A scale that is not a positive
+    /// number (a hostile file) makes no grid: its entries stay as they are.
+    fn clamp(&self, max: f64, x: f64) -> f64 {
+        let zero = f64::from(self.zero);
+        x.clamp(-zero * self.scale, (max - zero) * self.scale)
+    }
+
+    fn code(&self, max: f64, x: f64) -> u8 {
+        ((x / self.scale).round_ties_even() + f64::from(self.zero)).clamp(0.0, max) as u8
+    }
+
+    fn is_sound(&self) -> bool {
+        self.scale > 0.0 && self.scale.is_finite()
+    }
+}
+
+impl<T: Float> LeafParam<T> {
+    /// `leaf` is in memory.
+    pub fn new(leaf: &Leaf<T>) -> Result<Self, Fault> {
+        let mask = leaf.mask()?;
+        let dense = leaf.to_vec()?;
+        let positions: Option<Vec<usize>> = mask.as_ref().map(|m| m.positions(0..leaf.len()).collect());
+        let grid = match &leaf.coding {
+            Coding::Float(_) => None,
+            Coding::Affine(affine) => Some(Grid::new(affine, leaf, positions.as_deref())?),
+        };
+        let latent = match (&positions, &grid) {
+            (None, None) => Vec::new(),
+            (None, Some(_)) => dense.clone(),
+            (Some(positions), _) => positions.iter().map(|i| dense[*i]).collect(),
+        };
+        Ok(Self {
+            form: leaf.clone(),
+            gradient: vec![T::zero(); dense.len()],
+            gathered: Vec::new(),
+            state: State::default(),
+            frozen: false,
+            touched: false,
+            positions,
+            dense,
+            latent,
+            grid,
+        })
+    }
+
+    fn is_direct(&self) -> bool {
+        self.positions.is_none() && self.grid.is_none()
+    }
+
+    /// The trained numbers: one for each kept entry, in row-major order.
+    pub fn values(&self) -> &[T] {
+        if self.is_direct() { &self.dense } else { &self.latent }
+    }
+
+    /// Lets `f` change the trained numbers.
+    pub fn edit(&mut self, f: impl FnOnce(&mut [T])) {
+        f(if self.is_direct() { &mut self.dense } else { &mut self.latent });
+        self.refresh();
+    }
+
+    /// Gradients of the trained numbers since the last step.
+    pub fn kept_gradient(&self) -> Vec<T> {
+        match &self.positions {
+            None => self.gradient.clone(),
+            Some(positions) => positions.iter().map(|i| self.gradient[*i]).collect(),
+        }
+    }
+
+    /// `y = beta * y + x W^T` for `x [n, cols]` and the given rows of `W`.
+    pub fn product(&self, x: &[T], n: usize, rows: &Range<usize>, beta: T, y: &mut [T]) {
+        let cols = self.form.cols();
+        linear::forward([n, cols, rows.len()], x, &self.dense[band(rows, cols)], beta, y);
+    }
+
+    /// Adds to the gradient; `dx = beta * dx + dy W` where it is wanted.
+    pub fn backward(&mut self, x: &[T], dy: &[T], n: usize, rows: &Range<usize>, dx: Option<(T, &mut [T])>) {
+        let cols = self.form.cols();
+        let (shape, band) = ([n, cols, rows.len()], band(rows, cols));
+        if !self.frozen {
+            linear::backward_weight(shape, x, dy, &mut self.gradient[band.clone()]);
+        }
+        if let Some((beta, dx)) = dx {
+            linear::backward_input(shape, dy, &self.dense[band], beta, dx);
+        }
+    }
+
+    /// One step along the gradient, which starts again at zero.
+    pub fn step(&mut self, optimizer: &Optimizer, rate: f64) {
+        if self.frozen {
+            return;
+        }
+        let gradient = match &self.positions {
+            None => &self.gradient,
+            Some(positions) => {
+                self.gathered.clear();
+                self.gathered.extend(positions.iter().map(|i| self.gradient[*i]));
+                &self.gathered
+            }
+        };
+        let direct = self.positions.is_none() && self.grid.is_none();
+        let values = if direct { &mut self.dense } else { &mut self.latent };
+        optimizer.update(rate, values, gradient, &mut self.state);
+        self.gradient.fill(T::zero());
+        self.refresh();
+    }
+
+    /// Brings `dense` up to date.
+    fn refresh(&mut self) {
+        self.touched = true;
+        let Self { positions, latent, dense, grid, .. } = self;
+        let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
+        let Some(grid) = grid else {
+            if let Some(positions) = positions {
+                positions.iter().zip(latent.iter()).for_each(|(i, x)| dense[*i] = *x);
+            }
+            return;
+        };
+        for run in grid.runs.iter().filter(|r| r.is_sound()) {
+            let scale = T::narrow(run.scale);
+            for j in run.range.clone() {
+                latent[j] = T::narrow(run.clamp(grid.max, latent[j].widen()));
+                dense[place(j)] = value(scale, run.zero, run.code(grid.max, latent[j].widen()));
+            }
+        }
+    }
+
+    /// The leaf with the trained numbers, in the form and the stored precision it had.
+    pub fn leaf(&self) -> Result<Leaf<T>, Fault> {
+        if !self.touched {
+            return Ok(self.form.clone());
+        }
+        let coding = match (&self.form.coding, &self.grid) {
+            (Coding::Affine(affine), Some(grid)) => {
+                // Entries of a run without a grid keep the codes they came with.
+                let mut codes = affine.codes.unpack(0..affine.codes.len())?;
+                for run in grid.runs.iter().filter(|r| r.is_sound()) {
+                    for j in run.range.clone() {
+                        codes[j] = run.code(grid.max, self.latent[j].widen());
+                    }
+                }
+                Coding::Affine(Affine { codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
+            }
+            (coding, _) => {
+                let dtype = match coding {
+                    Coding::Float(values) => values.dtype(),
+                    Coding::Affine(affine) => affine.scale.dtype(),
+                };
+                Coding::Float(Values::rounded(self.values().to_vec(), dtype))
+            }
+        };
+        Ok(Leaf { coding, ..self.form.clone() })
+    }
+}
+
+fn band(rows: &Range<usize>, cols: usize) -> Range<usize> {
+    rows.start * cols..rows.end * cols
+}
+
+impl Grid {
+    fn new<T: Float>(affine: &Affine<T>, leaf: &Leaf<T>, positions: Option<&[usize]>) -> Result<Self, Fault> {
+        let block = affine.granularity.block(leaf.rows(), leaf.cols()).max(1);
+        let blocks = leaf.len().div_ceil(block);
+        let scales = affine.scale.read(0..blocks)?;
+        let zeros = affine.zeros(0..blocks)?;
+        let mut start = 0;
+        let runs = (0..blocks).map(|b| {
+            let last = ((b + 1) * block).min(leaf.len());
+            let end = positions.map_or(last, |p| p.partition_point(|i| *i < last));
+            let range = start..end;
+            start = end;
+            Run { range, scale: scales[b].widen(), zero: i16::from(zeros[b]) }
+        });
+        Ok(Self { runs: runs.collect(), max: f64::from(Affine::<T>::max_code(affine.bits())) })
+    }
+}

@@ -1,0 +1,236 @@
+//! [`Param`]: the twin of a weight while it is trained, with the same tree of leaves, products and sums.
+
+use super::leaf_param::LeafParam;
+use super::op::Role;
+use super::plan::Slot;
+use crate::weight::Node;
+use crate::{Error, Fault, Float, Result, Weight};
+use std::ops::Range;
+use std::sync::Arc;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Param<T: Float> {
+    pub name: String,
+    pub role: Role,
+    /// What it was made of: shapes, forms, and how the inputs of its parts are coded.
+    origin: Arc<Weight<T>>,
+    tree: Tree<T>,
+    /// Something that only looks like a vector (a product, say) is used but not trained.
+    fixed: bool,
+    /// Running statistics that are not measured any more.
+    pub held: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Tree<T: Float> {
+    Leaf(Box<LeafParam<T>>),
+    /// `U [rows, rank]` and `V [rank, cols]`.
+    Product {
+        u: Box<Tree<T>>,
+        v: Box<Tree<T>>,
+        rank: usize,
+    },
+    Sum(Vec<Tree<T>>),
+}
+
+impl<T: Float> Param<T> {
+    pub fn new(slot: &Slot, weight: &Arc<Weight<T>>) -> Result<Self> {
+        let fail = |fault| Error::weight(&slot.name, fault);
+        let is_matrix = matches!(slot.role, Role::Linear | Role::Conv2d);
+        let fixed = !is_matrix && !matches!(weight.node(), Node::Leaf(_));
+        let tree = if fixed {
+            let dense = Weight::from(weight.to_dense()?);
+            Tree::new(&dense).map_err(fail)?
+        } else {
+            Tree::new(weight).map_err(fail)?
+        };
+        let mut param = Self {
+            name: slot.name.clone(),
+            role: slot.role,
+            origin: Arc::clone(weight),
+            tree,
+            fixed,
+            held: false,
+        };
+        if fixed || param.is_measured() {
+            param.for_each_leaf(&mut |_, leaf| leaf.frozen = true);
+        }
+        Ok(param)
+    }
+
+    /// Whether it holds running statistics, which the optimizer leaves alone.
+    pub fn is_measured(&self) -> bool {
+        matches!(self.role, Role::Mean | Role::Variance)
+    }
+
+    /// Whether a step may change some of its numbers.
+    pub fn is_trained(&self) -> bool {
+        self.tree.any(&|leaf| !leaf.frozen)
+    }
+
+    /// Whether some of its numbers may have changed.
+    pub fn is_touched(&self) -> bool {
+        !self.fixed && self.tree.any(&|leaf| leaf.touched)
+    }
+
+    /// The values of something that is used value by value.
+    pub fn vector(&self) -> &[T] {
+        match &self.tree {
+            Tree::Leaf(leaf) => &leaf.dense,
+            _ => &[],
+        }
+    }
+
+    /// The gradient of the same; `None` where it is not trained.
+    pub fn vector_gradient(&mut self) -> Option<&mut [T]> {
+        match &mut self.tree {
+            Tree::Leaf(leaf) if !leaf.frozen => Some(&mut leaf.gradient),
+            _ => None,
+        }
+    }
+
+    /// Overwrites running statistics, value by value. Only plain floats are: codes and masks stay.
+    pub fn measure(&mut self, f: impl Fn(usize, T) -> T) {
+        let Tree::Leaf(leaf) = &mut self.tree else { return };
+        if !self.held && !self.fixed && !self.origin.form().pruned && !self.origin.form().quantized {
+            leaf.edit(|values| values.iter_mut().enumerate().for_each(|(i, x)| *x = f(i, *x)));
+        }
+    }
+
+    /// See [`LeafParam::product`].
+    pub fn product(&self, x: &[T], n: usize, rows: Range<usize>, y: &mut [T]) {
+        self.tree.product(x, n, &rows, T::zero(), y);
+    }
+
+    /// See [`LeafParam::backward`].
+    pub fn backward(&mut self, x: &[T], dy: &[T], n: usize, rows: Range<usize>, dx: Option<(T, &mut [T])>) {
+        self.tree.backward(x, dy, n, &rows, dx);
+    }
+
+    /// Every leaf with its path: the name of the weight, followed by `.u` and `.v` for the factors of a
+    /// product and by `.0`, `.1`, .. for the terms of a sum.
+    pub fn for_each_leaf(&mut self, f: &mut dyn FnMut(&str, &mut LeafParam<T>)) {
+        self.tree.each(&self.name, f);
+    }
+
+    /// The same, to look at.
+    pub fn leaves(&self) -> Vec<(String, &LeafParam<T>)> {
+        let mut out = Vec::new();
+        self.tree.collect(self.name.clone(), &mut out);
+        out
+    }
+
+    /// The weight with the trained numbers, in the form it had.
+    pub fn weight(&self) -> Result<Arc<Weight<T>>> {
+        if !self.is_touched() {
+            return Ok(Arc::clone(&self.origin));
+        }
+        let weight = self.tree.weight(&self.origin);
+        weight.map(Arc::new).map_err(|fault| Error::weight(&self.name, fault))
+    }
+}
+
+impl<T: Float> Tree<T> {
+    fn new(weight: &Weight<T>) -> Result<Self, Fault> {
+        Ok(match weight.node() {
+            Node::Leaf(leaf) => Self::Leaf(Box::new(LeafParam::new(&leaf.load()?)?)),
+            Node::Product(u, v) => {
+                let rank = v.shape().first().copied().unwrap_or(0);
+                Self::Product { u: Box::new(Self::new(u)?), v: Box::new(Self::new(v)?), rank }
+            }
+            Node::Sum(parts) => Self::Sum(parts.iter().map(Self::new).collect::<Result<_, _>>()?),
+        })
+    }
+
+    fn any(&self, f: &dyn Fn(&LeafParam<T>) -> bool) -> bool {
+        match self {
+            Self::Leaf(leaf) => f(leaf),
+            Self::Product { u, v, .. } => u.any(f) || v.any(f),
+            Self::Sum(parts) => parts.iter().any(|p| p.any(f)),
+        }
+    }
+
+    fn each(&mut self, path: &str, f: &mut dyn FnMut(&str, &mut LeafParam<T>)) {
+        match self {
+            Self::Leaf(leaf) => f(path, leaf),
+            Self::Product { u, v, .. } => {
+                u.each(&format!("{path}.u"), f);
+                v.each(&format!("{path}.v"), f);
+            }
+            Self::Sum(parts) => {
+                parts.iter_mut().enumerate().for_each(|(i, p)| p.each(&format!("{path}.{i}"), f));
+            }
+        }
+    }
+
+    fn collect<'a>(&'a self, path: String, out: &mut Vec<(String, &'a LeafParam<T>)>) {
+        match self {
+            Self::Leaf(leaf) => out.push((path, leaf)),
+            Self::Product { u, v, .. } => {
+                u.collect(format!("{path}.u"), out);
+                v.collect(format!("{path}.v"), out);
+            }
+            Self::Sum(parts) => {
+                parts.iter().enumerate().for_each(|(i, p)| p.collect(format!("{path}.{i}"), out));
+            }
+        }
+    }
+
+    fn product(&self, x: &[T], n: usize, rows: &Range<usize>, beta: T, y: &mut [T]) {
+        match self {
+            Self::Leaf(leaf) => leaf.product(x, n, rows, beta, y),
+            Self::Product { u, v, rank } => {
+                let hidden = v.hidden(x, n, *rank);
+                u.product(&hidden, n, rows, beta, y);
+            }
+            Self::Sum(parts) => {
+                for (i, part) in parts.iter().enumerate() {
+                    part.product(x, n, rows, if i == 0 { beta } else { T::one() }, y);
+                }
+            }
+        }
+    }
+
+    fn hidden(&self, x: &[T], n: usize, rank: usize) -> Vec<T> {
+        let mut hidden = vec![T::zero(); n * rank];
+        self.product(x, n, &(0..rank), T::zero(), &mut hidden);
+        hidden
+    }
+
+    fn backward(&mut self, x: &[T], dy: &[T], n: usize, rows: &Range<usize>, dx: Option<(T, &mut [T])>) {
+        match self {
+            Self::Leaf(leaf) => leaf.backward(x, dy, n, rows, dx),
+            Self::Product { u, v, rank } => {
+                // Cheaper to compute again than to keep: the rank is small.
+                let hidden = v.hidden(x, n, *rank);
+                let mut dhidden = vec![T::zero(); n * *rank];
+                u.backward(&hidden, dy, n, rows, Some((T::zero(), &mut dhidden)));
+                v.backward(x, &dhidden, n, &(0..*rank), dx);
+            }
+            Self::Sum(parts) => {
+                let (mut beta, mut dx) = match dx {
+                    Some((beta, dx)) => (beta, Some(dx)),
+                    None => (T::zero(), None),
+                };
+                for part in parts {
+                    part.backward(x, dy, n, rows, dx.as_deref_mut().map(|dx| (beta, dx)));
+                    beta = T::one();
+                }
+            }
+        }
+    }
+
+    fn weight(&self, origin: &Weight<T>) -> Result<Weight<T>, Fault> {
+        let node = match (self, origin.node()) {
+            (Self::Leaf(leaf), _) => Node::Leaf(leaf.leaf()?),
+            (Self::Product { u, v, .. }, Node::Product(ou, ov)) => {
+                Node::Product(Box::new(u.weight(ou)?), Box::new(v.weight(ov)?))
+            }
+            (Self::Sum(parts), Node::Sum(origins)) => {
+                Node::Sum(parts.iter().zip(origins).map(|(p, o)| p.weight(o)).collect::<Result<_, _>>()?)
+            }
+            _ => return Err(Fault::Form("its form has changed")),
+        };
+        Ok(Weight::from_node(origin.shape(), node).with_activations(origin.activations()))
+    }
+}

@@ -1,0 +1,335 @@
+//! [`Trainable`]: a network that learns, in the compressed form it has.
+
+use super::data::{Input, Outputs};
+use super::network::Network;
+use super::optimizer::Optimizer;
+use super::param::Param;
+use super::plan::{Plan, Work};
+use super::training::{Saved, Scratch};
+use crate::random::Random;
+use crate::weight::zeros;
+use crate::{Error, Float, Result, Tensor, Weight};
+use std::sync::Arc;
+use wildmatch::WildMatch;
+
+/// A network that learns without leaving its compressed form: a pruned entry stays exactly zero, a factor
+/// stays a factor, a code stays on its grid.
+///
+/// | form of a leaf | what is trained |
+/// | --- | --- |
+/// | dense | every entry |
+/// | pruned | the kept entries; there is nothing to train for the others |
+/// | coded | the codes, through latent floats; scales and zero points stay (straight-through estimator, arXiv 1308.3432; latent floats are kept inside the range of their grid) |
+/// | product | both factors |
+/// | sum | every term |
+///
+/// Each leaf has a stable path: `fc1.weight`, or `fc1.weight.u` and `fc1.weight.v` for factors, or
+/// `fc1.weight.0`, `.1`, .. for the terms of a sum.
+///
+/// Training runs on floats, whatever [`Weight::activations`] say; batch norms use and measure the
+/// statistics of the batch (momentum 0.1 and the unbiased variance for the running ones, as in PyTorch; a
+/// batch with a single value a channel uses the running ones). Results do not depend on the number of
+/// threads.
+///
+/// ```no_run
+/// # fn example(network: &bantam::nn::Network, input: &bantam::nn::Input<f32>) -> bantam::Result<()> {
+/// use bantam::nn::{Optimizer, Outputs, cross_entropy};
+///
+/// let mut student = network.trainable(Optimizer::adam().into())?;
+/// let out = student.forward(input, &[])?;
+/// let (loss, gradient) = cross_entropy(&out.logits, &[0, 1, 2])?;
+/// student.backward(&Outputs { logits: gradient, taps: vec![] })?;
+/// student.step(1e-3)?;
+/// for (name, weight) in student.into_weights()? {
+///     println!("{name}: {}", weight.form());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Trainable<T: Float = f32> {
+    pub(super) plan: Arc<Plan>,
+    pub(super) params: Vec<Param<T>>,
+    optimizer: Optimizer,
+    pub(super) random: Random,
+    /// Shape, work, values and leftovers of each output; 0 is the input.
+    shapes: Vec<Vec<usize>>,
+    works: Vec<Work>,
+    values: Vec<Vec<T>>,
+    saved: Vec<Saved<T>>,
+    gradients: Vec<Vec<T>>,
+    scratch: Scratch<T>,
+    taps: Vec<usize>,
+    /// Whether the last forward pass was one for training, so that there is a way back.
+    ready: bool,
+}
+
+impl<T: Float> Network<T> {
+    /// The same network, able to learn.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the feature `train` is off; [`Error::Weight`] when a weight does not fit
+    /// in memory decoded.
+    pub fn trainable(&self, optimizer: Optimizer) -> Result<Trainable<T>> {
+        Trainable::new(self, optimizer)
+    }
+}
+
+impl<T: Float> Trainable<T> {
+    /// See [`Network::trainable`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn new(network: &Network<T>, optimizer: Optimizer) -> Result<Self> {
+        let plan = Arc::clone(&network.plan);
+        let params = plan.slots.iter().zip(&network.weights).map(|(slot, w)| Param::new(slot, w));
+        Ok(Self {
+            params: params.collect::<Result<_>>()?,
+            optimizer,
+            random: Random::new(0)?,
+            shapes: vec![Vec::new(); plan.layers.len() + 1],
+            works: Vec::with_capacity(plan.layers.len()),
+            values: vec![Vec::new(); plan.layers.len() + 1],
+            saved: vec![Saved::default(); plan.layers.len()],
+            gradients: vec![Vec::new(); plan.layers.len() + 1],
+            scratch: Scratch::default(),
+            taps: Vec::new(),
+            ready: false,
+            plan,
+        })
+    }
+
+    /// Starts the random numbers of dropout again, from `seed` (0 at first).
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] where the feature `train` is off.
+    pub fn seed(&mut self, seed: u64) -> Result<()> {
+        self.random = Random::new(seed)?;
+        Ok(())
+    }
+
+    /// The optimizer.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Another optimizer from the next step on.
+    pub fn set_optimizer(&mut self, optimizer: Optimizer) {
+        self.optimizer = optimizer;
+    }
+
+    /// Holds every leaf whose path matches `pattern` (`*` and `?` stand for any text and any character), and
+    /// running statistics whose name does. Gives how many there are.
+    pub fn freeze(&mut self, pattern: &str) -> usize {
+        let pattern = WildMatch::new(pattern);
+        let mut count = 0;
+        for param in &mut self.params {
+            let measured = param.is_measured();
+            let mut held = false;
+            param.for_each_leaf(&mut |path, leaf| {
+                if pattern.matches(path) && (measured || !leaf.frozen) {
+                    leaf.frozen = true;
+                    held = measured;
+                    count += 1;
+                }
+            });
+            param.held |= held;
+        }
+        count
+    }
+
+    /// Paths of the leaves that a step may change, and how many numbers each may change.
+    pub fn trained(&self) -> impl Iterator<Item = (String, usize)> {
+        let leaves = self.params.iter().flat_map(Param::leaves);
+        leaves.filter(|(_, leaf)| !leaf.frozen).map(|(path, leaf)| (path, leaf.values().len()))
+    }
+
+    /// Paths of the leaves that no step changes: frozen ones, running statistics, and biases or norms in a
+    /// form that cannot be trained.
+    pub fn untrained(&self) -> impl Iterator<Item = String> {
+        let leaves = self.params.iter().flat_map(Param::leaves);
+        leaves.filter(|(_, leaf)| leaf.frozen).map(|(path, _)| path)
+    }
+
+    /// The trained numbers of the leaf at `path`: its kept entries in row-major order. For a coded leaf they
+    /// are the latent floats.
+    pub fn values(&self, path: &str) -> Option<&[T]> {
+        let mut leaves = self.params.iter().flat_map(Param::leaves);
+        leaves.find(|(p, _)| p == path).map(|(_, leaf)| leaf.values())
+    }
+
+    /// Their gradients since the last step.
+    pub fn gradient(&self, path: &str) -> Option<Vec<T>> {
+        let mut leaves = self.params.iter().flat_map(Param::leaves);
+        leaves.find(|(p, _)| p == path).map(|(_, leaf)| leaf.kept_gradient())
+    }
+
+    /// Lets `f` change the trained numbers of the leaf at `path`. Gives whether there is such a leaf.
+    pub fn edit(&mut self, path: &str, f: impl FnOnce(&mut [T])) -> bool {
+        let mut f = Some(f);
+        for param in &mut self.params {
+            param.for_each_leaf(&mut |p, leaf| {
+                if p == path
+                    && let Some(f) = f.take()
+                {
+                    leaf.edit(f);
+                }
+            });
+        }
+        f.is_none()
+    }
+
+    /// The weights that changed, each in the form, the stored precision and with the
+    /// [`activations`](Weight::activations) it had.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] when the codes of a weight cannot be read.
+    pub fn weights(&self) -> Result<Vec<(String, Weight<T>)>> {
+        let touched = self.params.iter().filter(|p| p.is_touched());
+        touched.map(|p| Ok((p.name.clone(), Arc::unwrap_or_clone(p.weight()?)))).collect()
+    }
+
+    /// As [`weights`](Self::weights), at the end of the training.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn into_weights(self) -> Result<Vec<(String, Weight<T>)>> {
+        self.weights()
+    }
+
+    /// The network as it is now.
+    ///
+    /// # Errors
+    /// As [`weights`](Self::weights).
+    pub fn network(&self) -> Result<Network<T>> {
+        let weights: Vec<Arc<Weight<T>>> = self.params.iter().map(Param::weight).collect::<Result<_>>()?;
+        Network::with_weights(&self.plan, weights)
+    }
+
+    /// The output for `input` in training: dropout on, batch norms with the statistics of the batch. `taps`
+    /// as in [`Network::outputs`].
+    ///
+    /// # Errors
+    /// As [`Network::outputs`].
+    pub fn forward(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>> {
+        self.taps = taps.iter().map(|t| self.plan.tap(t)).collect::<Result<_>>()?;
+        self.pass(input, true)?;
+        self.ready = true;
+        let taps = self.taps.iter().map(|t| self.output(*t)).collect::<Result<_>>()?;
+        Ok(Outputs { logits: self.output(self.plan.layers.len())?, taps })
+    }
+
+    /// The output for `input` as inference gives it: dropout off, batch norms with their running statistics.
+    ///
+    /// # Errors
+    /// As [`Network::forward`].
+    pub fn predict(&mut self, input: &Input<T>) -> Result<Tensor<T>> {
+        self.pass(input, false)?;
+        self.output(self.plan.layers.len())
+    }
+
+    fn output(&self, index: usize) -> Result<Tensor<T>> {
+        Tensor::new(&self.shapes[index], self.values[index].clone())
+    }
+
+    fn pass(&mut self, input: &Input<T>, training: bool) -> Result<()> {
+        self.ready = false;
+        let x = input.values()?;
+        self.shapes[0] = x.shape().to_vec();
+        self.values[0].clear();
+        self.values[0].extend_from_slice(x.as_slice());
+        self.works.clear();
+        let plan = Arc::clone(&self.plan);
+        for (i, layer) in plan.layers.iter().enumerate() {
+            let inputs: Vec<&[usize]> = layer.from.iter().map(|f| &self.shapes[*f][..]).collect();
+            let (work, shape) = layer.size(&plan.slots, &inputs)?;
+            let (before, after) = self.values.split_at_mut(i + 1);
+            resize(&mut after[0], shape.iter().product(), &layer.label)?;
+            let inputs: Vec<&[T]> = layer.from.iter().map(|f| &before[*f][..]).collect();
+            let mut run = super::training::Run {
+                layer,
+                work,
+                params: &mut self.params,
+                saved: &mut self.saved[i],
+                scratch: &mut self.scratch,
+            };
+            run.forward(&inputs, &mut after[0], if training { Some(&mut self.random) } else { None })?;
+            self.works.push(work);
+            self.shapes[i + 1] = shape;
+        }
+        Ok(())
+    }
+
+    /// Adds the gradient of a loss, given with respect to what the last [`forward`](Self::forward) returned,
+    /// to the gradients of all leaves. `taps` may be empty, and so may any one of them where the loss does
+    /// not depend on it.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when a gradient has another shape than its output; [`Error::Other`] without a
+    /// forward pass before.
+    pub fn backward(&mut self, gradients: &Outputs<T>) -> Result<()> {
+        if !self.ready {
+            return Err(Error::Other("there is no forward pass to go back through".into()));
+        }
+        let plan = Arc::clone(&self.plan);
+        let needed = self.needed();
+        for (i, gradient) in self.gradients.iter_mut().enumerate() {
+            gradient.clear();
+            if needed[i] {
+                resize(gradient, self.values[i].len(), "gradient")?;
+            }
+        }
+        let logits = [(plan.layers.len(), &gradients.logits)];
+        let taps = self.taps.iter().copied().zip(&gradients.taps);
+        for (index, gradient) in taps.filter(|(_, g)| !g.is_empty()).chain(logits) {
+            if gradient.shape() != self.shapes[index] {
+                return Err(Error::shape("gradient", &self.shapes[index], gradient.shape()));
+            }
+            self.gradients[index].iter_mut().zip(gradient.iter()).for_each(|(a, b)| *a += *b);
+        }
+        for (i, layer) in plan.layers.iter().enumerate().rev().filter(|(i, _)| needed[i + 1]) {
+            let (before, after) = self.gradients.split_at_mut(i + 1);
+            let inputs: Vec<&[T]> = layer.from.iter().map(|f| &self.values[*f][..]).collect();
+            let mut run = super::training::Run {
+                layer,
+                work: self.works[i],
+                params: &mut self.params,
+                saved: &mut self.saved[i],
+                scratch: &mut self.scratch,
+            };
+            run.backward(&inputs, &after[0], before, &needed)?;
+        }
+        Ok(())
+    }
+
+    /// For each output, whether the gradient of a trained number depends on its gradient.
+    fn needed(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.plan.layers.len() + 1];
+        for (i, layer) in self.plan.layers.iter().enumerate() {
+            needed[i + 1] = layer.from.iter().any(|f| needed[*f])
+                || layer.slots.iter().any(|s| self.params[*s].is_trained());
+        }
+        needed
+    }
+
+    /// One step of the optimizer at `rate`. Gradients start again at zero.
+    ///
+    /// # Errors
+    /// None now; callers should not rely on it.
+    pub fn step(&mut self, rate: f64) -> Result<()> {
+        for param in &mut self.params {
+            param.for_each_leaf(&mut |_, leaf| leaf.step(&self.optimizer, rate));
+        }
+        Ok(())
+    }
+}
+
+/// `len` zeros, in the room that is there already where it is enough.
+fn resize<T: Float>(values: &mut Vec<T>, len: usize, what: &str) -> Result<()> {
+    if values.capacity() < len {
+        *values = zeros(1, len).map_err(|fault| Error::weight(what, fault))?;
+    }
+    values.clear();
+    values.resize(len, T::zero());
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! Tests of training as a whole: gradients through every layer and every form of a weight, and what each
+//! form promises.
+
+use super::layers::gradcheck::{check, dot, numbers};
+use super::testing::{Weights, close, fixture, input, lookup};
+use super::{Conv2d, Graph, Input, Network, Optimizer, Outputs, Pool, Trainable};
+use crate::weight::{Affine, Codes, Coding, Mask, Node, Support, Values, value};
+use crate::{Activations, DType, Granularity, Leaf, Tensor, Weight};
+use std::sync::Arc;
+
+fn trainable(graph: &Graph, weights: &Weights, optimizer: impl Into<Optimizer>) -> Trainable<f64> {
+    Network::bind(graph, &lookup(weights)).unwrap().trainable(optimizer.into()).unwrap()
+}
+
+/// Keeps two of three entries.
+fn pruned(weight: &Weight<f64>) -> Weight<f64> {
+    let dense = weight.to_dense().unwrap();
+    let kept: Vec<usize> = (0..dense.len()).filter(|i| i % 3 != 1).collect();
+    let values = kept.iter().map(|i| dense.as_slice()[*i]).collect();
+    let (rows, cols) = (weight.leaves()[0].rows(), weight.leaves()[0].cols());
+    let mask = Mask::from_positions(kept.into_iter(), dense.len());
+    let coding = Coding::Float(Values::new(values));
+    Weight::from_leaf(weight.shape(), Leaf { rows, cols, support: Support::Kept(Arc::new(mask)), coding })
+}
+
+/// 3-bit codes with a scale and a zero point for each row.
+fn coded(weight: &Weight<f64>) -> Weight<f64> {
+    let Node::Leaf(leaf) = weight.node().clone() else { panic!("a leaf") };
+    let (rows, kept) = (leaf.rows(), leaf.kept());
+    let codes: Vec<u8> = (0..kept).map(|i| (i * 5 % 8) as u8).collect();
+    let zeros: Vec<u8> = (0..rows).map(|r| (r % 8) as u8).collect();
+    let affine = Affine {
+        granularity: Granularity::Channel,
+        scale: Values::new((0..rows).map(|r| 0.1 + 0.03 * r as f64).collect()),
+        zero: Some(Codes::pack(3, &zeros)),
+        codes: Codes::pack(3, &codes),
+    };
+    Weight::from_leaf(weight.shape(), Leaf { coding: Coding::Affine(affine), ..leaf })
+}
+
+fn matrix(rows: usize, cols: usize, seed: u64) -> Weight<f64> {
+    Tensor::new(&[rows, cols], numbers(rows * cols, seed)).unwrap().into()
+}
+
+fn factored(shape: &[usize], rank: usize) -> Weight<f64> {
+    let cols = shape[1..].iter().product();
+    Weight::product(shape, matrix(shape[0], rank, 5), pruned(&matrix(rank, cols, 6)))
+}
+
+fn gradients(student: &Trainable<f64>) -> Vec<(String, Vec<f64>, Vec<f64>)> {
+    let paths: Vec<String> = student.trained().map(|(path, _)| path).collect();
+    paths
+        .into_iter()
+        .map(|p| (p.clone(), student.values(&p).unwrap().to_vec(), student.gradient(&p).unwrap()))
+        .collect()
+}
+
+#[test]
+fn gradients_through_every_layer_and_form() {
+    let graph = Graph::new()
+        .conv2d("c1", Conv2d::default().padding(1).groups(2))
+        .batch_norm("bn1")
+        .silu()
+        .conv2d("c2", Conv2d::default().padding(1).without_bias())
+        .add(3)
+        .max_pool(Pool::new(3).stride(2).padding(1))
+        .tanh()
+        .conv2d("c3", Conv2d::default().stride(2))
+        .average_pool(Pool::new(2).stride(1))
+        .flatten()
+        .linear("fc1")
+        .layer_norm("ln")
+        .gelu()
+        .dropout(0.3)
+        .linear("fc2")
+        .sigmoid()
+        .linear("fc3");
+    let mut weights = fixture(
+        &graph,
+        &[
+            ("c1.weight", &[4, 1, 3, 3]),
+            ("c2.weight", &[4, 4, 3, 3]),
+            ("c3.weight", &[3, 4, 1, 1]),
+            ("fc1.weight", &[6, 3]),
+            ("fc2.weight", &[5, 6]),
+            ("fc3.weight", &[2, 5]),
+        ],
+    );
+    let set = |weights: &mut Weights, name: &str, weight: Weight<f64>| {
+        weights.insert(name.to_owned(), Arc::new(weight));
+    };
+    set(&mut weights, "c1.weight", factored(&[4, 1, 3, 3], 2));
+    let c2 = pruned(&weights["c2.weight"]);
+    set(&mut weights, "c2.weight", c2);
+    set(&mut weights, "fc1.weight", factored(&[6, 3], 2));
+    let sum = vec![pruned(&matrix(5, 6, 7)), factored(&[5, 6], 1)];
+    set(&mut weights, "fc2.weight", Weight::from_node(&[5, 6], Node::Sum(sum)));
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    let x = input(&[3, 2, 5, 6]);
+    let (dy, dtap) = (numbers(6, 50), numbers(18, 51));
+    let mut run = |student: &mut Trainable<f64>| {
+        student.seed(3).unwrap();
+        student.forward(&x, &["fc1"]).unwrap()
+    };
+    let out = run(&mut student);
+    student
+        .backward(&Outputs {
+            logits: Tensor::new(out.logits.shape(), dy.clone()).unwrap(),
+            taps: vec![Tensor::new(out.taps[0].shape(), dtap.clone()).unwrap()],
+        })
+        .unwrap();
+    let all = gradients(&student);
+    assert_eq!(all.len(), 19);
+    for (path, values, gradient) in all {
+        assert!(gradient.iter().any(|g| *g != 0.0), "{path} learns nothing");
+        // The bias before a batch norm has no effect: nothing but rounding is left of its gradient.
+        check(&path, &values, &gradient, |v| {
+            student.edit(&path, |values| values.copy_from_slice(v));
+            let out = run(&mut student);
+            dot(out.logits.as_slice(), &dy) + dot(out.taps[0].as_slice(), &dtap)
+        });
+        student.edit(&path, |v| v.copy_from_slice(&values));
+    }
+}
+
+/// A few steps towards a target; gives the losses.
+fn learn(student: &mut Trainable<f64>, x: &Input<f64>, steps: usize, rate: f64) -> Vec<f64> {
+    (0..steps)
+        .map(|_| {
+            let out = student.forward(x, &[]).unwrap();
+            let wanted = Tensor::new(out.logits.shape(), numbers(out.logits.len(), 77)).unwrap();
+            let (loss, logits) = super::mean_squared_error(&out.logits, &wanted).unwrap();
+            student.backward(&Outputs { logits, taps: vec![] }).unwrap();
+            student.step(rate).unwrap();
+            loss
+        })
+        .collect()
+}
+
+fn one(weight: Weight<f64>) -> (Graph, Weights) {
+    let graph = Graph::new().linear_without_bias("fc");
+    (graph, Weights::from([("fc.weight".to_owned(), Arc::new(weight))]))
+}
+
+fn after(student: Trainable<f64>) -> Weight<f64> {
+    let mut weights = student.into_weights().unwrap();
+    assert_eq!((weights.len(), weights[0].0.as_str()), (1, "fc.weight"));
+    weights.remove(0).1
+}
+
+#[test]
+fn pruned_entries_stay_exactly_zero() {
+    for optimizer in [
+        Optimizer::from(Optimizer::sgd().momentum(0.9).nesterov().weight_decay(0.1)),
+        Optimizer::adam_w().into(),
+        Optimizer::adam().weight_decay(0.1).into(),
+    ] {
+        for weight in [pruned(&matrix(4, 6, 1)), coded(&pruned(&matrix(4, 6, 1)))] {
+            let (graph, weights) = one(weight.clone());
+            let mut student = trainable(&graph, &weights, optimizer);
+            assert_eq!(student.trained().collect::<Vec<_>>(), [("fc.weight".to_owned(), 16)]);
+            let losses = learn(&mut student, &input(&[8, 6]), 30, 0.01);
+            assert!(losses[29] <= losses[0]);
+            let new = after(student);
+            assert_eq!(new.form(), weight.form());
+            assert_eq!(new.leaves()[0].mask().unwrap(), weight.leaves()[0].mask().unwrap());
+            let dense = new.to_dense().unwrap();
+            assert!((0..24).filter(|i| i % 3 == 1).all(|i| dense.as_slice()[i].to_bits() == 0));
+            assert_ne!(dense, weight.to_dense().unwrap());
+        }
+    }
+}
+
+#[test]
+fn both_factors_learn_and_stay_factors() {
+    let (graph, weights) = one(factored(&[4, 6], 2));
+    let mut student = trainable(&graph, &weights, Optimizer::adam());
+    let paths: Vec<String> = student.trained().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["fc.weight.u", "fc.weight.v"]);
+    let before = gradients(&student);
+    learn(&mut student, &input(&[8, 6]), 5, 0.01);
+    for ((path, old, _), (_, new, _)) in before.iter().zip(gradients(&student)) {
+        assert!(old.iter().zip(&new).all(|(a, b)| a != b), "{path}");
+    }
+    assert_eq!(after(student).rank(), Some(2));
+}
+
+#[test]
+fn codes_come_back_and_stay_on_their_grid() {
+    let weight = coded(&matrix(5, 6, 1)).with_activations(Activations::Int8);
+    let (graph, weights) = one(weight.clone());
+    let student = trainable(&graph, &weights, Optimizer::sgd());
+    assert!(student.weights().unwrap().is_empty());
+    assert_eq!(student.network().unwrap().weights[0], weights["fc.weight"]);
+
+    // Stepping without a gradient touches every number and changes none.
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    student.step(1.0).unwrap();
+    assert_eq!(after(student), weight);
+
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    let losses = learn(&mut student, &input(&[20, 6]), 100, 0.5);
+    assert!(losses[99] < 0.9 * losses[0], "{losses:?}");
+    let predicted = student.predict(&input(&[3, 6])).unwrap();
+    let new = after(student);
+    assert_ne!(new, weight);
+    assert_eq!(new.activations(), Activations::Int8);
+    let (Coding::Affine(old), Coding::Affine(affine)) = (&weight.leaves()[0].coding, &new.leaves()[0].coding)
+    else {
+        panic!("codes stay codes")
+    };
+    assert_eq!((&old.scale, &old.zero), (&affine.scale, &affine.zero));
+    // What was trained with is what is decoded.
+    let y = new.matmul(input(&[3, 6]).values().unwrap()).unwrap();
+    close(predicted.as_slice(), y.as_slice(), 1e-12);
+}
+
+#[test]
+fn latent_floats_stop_at_the_edge_of_their_grid() {
+    let (graph, weights) = one(coded(&matrix(5, 6, 1)));
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    student.edit("fc.weight", |v| v.fill(100.0));
+    for (i, x) in student.values("fc.weight").unwrap().iter().enumerate() {
+        let row = i / 6;
+        let top = value(0.1 + 0.03 * row as f64, (row % 8) as i16, 7);
+        assert!((x - top).abs() < 1e-12);
+    }
+    student.edit("fc.weight", |v| v.fill(f64::NAN));
+    student.weights().unwrap();
+}
+
+#[test]
+fn hostile_scales_train_nothing() {
+    let mut weight = coded(&matrix(5, 6, 1));
+    weight = weight
+        .map_leaves(&mut |leaf| {
+            let Coding::Affine(affine) = leaf.coding.clone() else { panic!("coded") };
+            let scale = Values::new(vec![0.0, f64::NAN, f64::INFINITY, -1.0, 1.0]);
+            Ok(Leaf { coding: Coding::Affine(Affine { scale, ..affine }), ..leaf })
+        })
+        .unwrap();
+    let (graph, weights) = one(weight.clone());
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    student.edit("fc.weight", |v| v.iter_mut().for_each(|x| *x += 1.0));
+    let new = after(student);
+    let codes = |w: &Weight<f64>| match &w.leaves()[0].coding {
+        Coding::Affine(a) => a.codes.unpack(0..30).unwrap(),
+        Coding::Float(_) => panic!("coded"),
+    };
+    assert_eq!(codes(&new)[..24], codes(&weight)[..24]);
+    assert_ne!(codes(&new)[24..], codes(&weight)[24..]);
+}
+
+#[test]
+fn the_stored_precision_stays() {
+    let values = Values::rounded(numbers(12, 1), DType::F16);
+    let (graph, weights) = one(Weight::from_leaf(&[3, 4], Leaf::dense(3, 4, values)));
+    let mut student = trainable(&graph, &weights, Optimizer::adam());
+    learn(&mut student, &input(&[8, 4]), 3, 0.01);
+    let new = after(student);
+    let Coding::Float(values) = &new.leaves()[0].coding else { panic!("floats") };
+    assert_eq!(values.dtype(), DType::F16);
+    let dense = new.to_dense().unwrap();
+    assert!(dense.iter().all(|x| crate::tensor::round_to(DType::F16, *x) == *x));
+}
+
+#[test]
+fn running_statistics_follow_pytorch() {
+    let graph = Graph::new().batch_norm("bn");
+    let mut weights = Weights::new();
+    for (name, x) in [("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)] {
+        weights.insert(format!("bn.{name}"), Arc::new(Tensor::new(&[1], vec![x]).unwrap().into()));
+    }
+    let mut student = trainable(&graph, &weights, Optimizer::sgd());
+    let x = Input::Values(Tensor::new(&[4, 1], vec![1.0, 2.0, 3.0, 6.0]).unwrap());
+    student.forward(&x, &[]).unwrap();
+    // A single sample has no variance: it is normalized by the running statistics, which stay.
+    let single = Input::Values(Tensor::new(&[1, 1], vec![5.0]).unwrap());
+    student.forward(&single, &[]).unwrap();
+    close(student.values("bn.running_mean").unwrap(), &[0.3], 1e-12);
+    close(student.values("bn.running_var").unwrap(), &[0.9 + 0.1 * 14.0 / 3.0], 1e-12);
+    let predicted = student.predict(&x).unwrap();
+    close(predicted.as_slice(), student.network().unwrap().forward(&x).unwrap().as_slice(), 1e-12);
+    assert_eq!(student.trained().count(), 2);
+
+    let mut held = trainable(&graph, &weights, Optimizer::sgd());
+    assert_eq!(held.freeze("bn.running_*"), 2);
+    held.forward(&x, &[]).unwrap();
+    assert_eq!(held.values("bn.running_mean").unwrap(), [0.0]);
+    assert!(held.weights().unwrap().is_empty());
+}
+
+#[test]
+fn what_is_frozen_stays_and_costs_no_gradient() {
+    let graph = Graph::new().linear("a").relu().linear("b");
+    let weights = fixture(&graph, &[("a.weight", &[4, 3]), ("b.weight", &[2, 4])]);
+    let mut student = trainable(&graph, &weights, Optimizer::adam_w());
+    assert_eq!(student.freeze("a.*"), 2);
+    assert_eq!(student.untrained().collect::<Vec<_>>(), ["a.weight", "a.bias"]);
+    learn(&mut student, &input(&[8, 3]), 3, 0.01);
+    let names: Vec<String> = student.into_weights().unwrap().into_iter().map(|(n, _)| n).collect();
+    assert_eq!(names, ["b.weight", "b.bias"]);
+}
+
+#[test]
+fn shared_weights_collect_both_gradients_and_misuse_is_an_error() {
+    let (graph, weights) = one(matrix(3, 3, 1));
+    let twice = graph.tanh().linear_without_bias("fc");
+    let mut student = trainable(&twice, &weights, Optimizer::sgd());
+    let x = input(&[2, 3]);
+    let dy = numbers(6, 2);
+    let gradient = Outputs { logits: Tensor::new(&[2, 3], dy.clone()).unwrap(), taps: vec![] };
+    assert!(student.backward(&gradient).is_err());
+    student.forward(&x, &[]).unwrap();
+    let wrong = Outputs { logits: Tensor::zeros(&[2, 4]), taps: vec![] };
+    assert!(student.backward(&wrong).is_err());
+    student.backward(&gradient).unwrap();
+    let (path, values, gradient) = gradients(&student).remove(0);
+    check(&path, &values, &gradient, |v| {
+        student.edit(&path, |values| values.copy_from_slice(v));
+        dot(student.forward(&x, &[]).unwrap().logits.as_slice(), &dy)
+    });
+}
+
+/// `cargo test --release --lib steps_per_second -- --ignored --nocapture`
+#[test]
+#[ignore = "a measurement"]
+fn steps_per_second() {
+    let sizes = [784, 300, 100, 10];
+    let graph = Graph::new().linear("0").relu().linear("1").relu().linear("2");
+    for sparse in [false, true] {
+        let mut weights = std::collections::BTreeMap::new();
+        for i in 0..3 {
+            let (rows, cols) = (sizes[i + 1], sizes[i]);
+            let values: Vec<f32> = numbers(rows * cols, 1).iter().map(|x| *x as f32 * 0.05).collect();
+            let dense = Weight::from(Tensor::new(&[rows, cols], values).unwrap());
+            let keep = |block: &crate::weight::Block<'_, f32>| {
+                Ok(block.kept.iter().map(|x| x.abs() > 0.08).collect())
+            };
+            let weight =
+                dense.map_leaves(&mut |l| if sparse { l.restrict(cols, keep) } else { Ok(l) }).unwrap();
+            weights.insert(format!("{i}.weight"), Arc::new(weight));
+            weights.insert(format!("{i}.bias"), Arc::new(Tensor::<f32>::zeros(&[rows]).into()));
+        }
+        let net = Network::<f32>::bind(&graph, &|name| weights.get(name).cloned()).unwrap();
+        let mut student = net.trainable(Optimizer::adam().into()).unwrap();
+        let x: Vec<f32> = numbers(128 * 784, 2).iter().map(|x| *x as f32).collect();
+        let x = Input::Values(Tensor::new(&[128, 784], x).unwrap());
+        let labels: Vec<u32> = (0..128).map(|i| i % 10).collect();
+        let steps = 300;
+        let start = std::time::Instant::now();
+        for _ in 0..steps {
+            let out = student.forward(&x, &[]).unwrap();
+            let (_, logits) = super::cross_entropy(&out.logits, &labels).unwrap();
+            student.backward(&Outputs { logits, taps: vec![] }).unwrap();
+            student.step(1e-3).unwrap();
+        }
+        let rate = f64::from(steps) / start.elapsed().as_secs_f64();
+        println!("sparse {sparse}: {rate:.0} steps/s");
+    }
+}

@@ -1,0 +1,267 @@
+//! One layer in training, forward and back.
+
+use super::layers::norm::{Maps, Moments, layer_backward, layer_forward};
+use super::layers::{conv, dropout, linear, pool};
+use super::param::Param;
+use super::plan::{Layer, Work};
+use crate::random::Random;
+use crate::weight::zeros;
+use crate::{Error, Float, Result};
+
+/// Values of unrolled windows that a convolution holds at a time.
+const UNROLLED: usize = 1 << 22;
+/// How much of the running statistics of a batch norm a batch replaces.
+const MOMENTUM: f64 = 0.1;
+
+/// What a layer keeps from its forward pass for the way back.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Saved<T> {
+    /// Factors of dropout.
+    factors: Vec<T>,
+    /// Winners of max pooling.
+    places: Vec<usize>,
+    moments: Vec<Moments>,
+    /// Whether the moments are the running ones, which do not depend on the input.
+    fixed: bool,
+}
+
+/// Room that convolutions share.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scratch<T> {
+    windows: Vec<T>,
+    products: Vec<T>,
+    window_gradients: Vec<T>,
+}
+
+pub(super) struct Run<'a, T: Float> {
+    pub layer: &'a Layer,
+    pub work: Work,
+    pub params: &'a mut [Param<T>],
+    pub saved: &'a mut Saved<T>,
+    pub scratch: &'a mut Scratch<T>,
+}
+
+impl<T: Float> Run<'_, T> {
+    fn vector(&self, place: usize) -> &[T] {
+        self.layer.slots.get(place).map_or(&[], |s| self.params[*s].vector())
+    }
+
+    /// The gradient of a vector; `spare` where it is not trained.
+    fn gradient_or<'b>(params: &'b mut Param<T>, spare: &'b mut Vec<T>) -> &'b mut [T] {
+        let len = params.vector().len();
+        match params.vector_gradient() {
+            Some(gradient) => gradient,
+            None => {
+                spare.clear();
+                spare.resize(len, T::zero());
+                spare
+            }
+        }
+    }
+
+    /// `y` is all zeros. `random` is there in training only.
+    pub fn forward(&mut self, inputs: &[&[T]], y: &mut [T], random: Option<&mut Random>) -> Result<()> {
+        let x = inputs[0];
+        match self.work {
+            Work::Linear { n, rows, .. } => {
+                self.params[self.layer.slots[0]].product(x, n, 0..rows, y);
+                if self.layer.slots.len() > 1 {
+                    linear::add_bias(self.vector(1), y);
+                }
+            }
+            Work::Conv { n, out, geometry } => {
+                self.convolve(&geometry, n, out, x, y)?;
+                if self.layer.slots.len() > 1 {
+                    conv::add_bias(self.vector(1), geometry.windows(), y);
+                }
+            }
+            Work::BatchNorm { maps, epsilon } => {
+                self.moments(maps, epsilon, x, random.is_some());
+                maps.forward(&self.saved.moments, self.vector(0), self.vector(1), x, y);
+            }
+            Work::LayerNorm { epsilon } => {
+                let mut moments = std::mem::take(&mut self.saved.moments);
+                layer_forward(epsilon, self.vector(0), self.vector(1), x, y, &mut moments);
+                self.saved.moments = moments;
+            }
+            Work::Activation(f) => f.forward(x, y),
+            Work::Max(window) => {
+                self.saved.places.resize(y.len(), 0);
+                pool::max_forward(&window, x, y, &mut self.saved.places);
+            }
+            Work::Average(window) => pool::average_forward(&window, x, y),
+            Work::Global(size) => pool::global_forward(size, x, y),
+            Work::Flatten => y.copy_from_slice(x),
+            Work::Dropout(probability) => match random {
+                Some(random) => {
+                    self.saved.factors.resize(y.len(), T::zero());
+                    dropout::draw(probability, random, &mut self.saved.factors);
+                    dropout::forward(&self.saved.factors, x, y);
+                }
+                None => y.copy_from_slice(x),
+            },
+            Work::Add => y.iter_mut().zip(x.iter().zip(inputs[1])).for_each(|(y, (a, b))| *y = *a + *b),
+        }
+        Ok(())
+    }
+
+    /// Statistics for a batch norm. In training, those of the batch, which the running ones move towards.
+    fn moments(&mut self, maps: Maps, epsilon: f64, x: &[T], training: bool) {
+        let count = x.len() / maps.channels.max(1);
+        // A single value has no variance to learn from.
+        self.saved.fixed = !training || count < 2;
+        if self.saved.fixed {
+            let pairs = self.vector(2).iter().zip(self.vector(3));
+            let running = pairs.map(|(m, v)| Moments::new(m.widen(), v.widen(), epsilon));
+            self.saved.moments = running.collect();
+            return;
+        }
+        self.saved.moments = maps.moments(x, epsilon);
+        let moments = &self.saved.moments;
+        let unbiased = count as f64 / (count as f64 - 1.0);
+        let towards = |old: T, new: f64| T::narrow((1.0 - MOMENTUM) * old.widen() + MOMENTUM * new);
+        let (mean, variance) = (self.layer.slots[2], self.layer.slots[3]);
+        self.params[mean].measure(|c, old| towards(old, moments[c].mean));
+        self.params[variance].measure(|c, old| towards(old, moments[c].variance * unbiased));
+    }
+
+    /// `dy` is the gradient of the output. `gradients` are those of all outputs before it, which are added
+    /// to where they are `needed`.
+    pub fn backward(
+        &mut self,
+        inputs: &[&[T]],
+        dy: &[T],
+        gradients: &mut [Vec<T>],
+        needed: &[bool],
+    ) -> Result<()> {
+        let x = inputs[0];
+        let from = self.layer.from[0];
+        if let Work::Conv { n, out, geometry } = self.work {
+            let dx = if needed[from] { Some(&mut gradients[from][..]) } else { None };
+            return self.convolve_back(&geometry, n, out, x, dy, dx);
+        }
+        let mut dx = if needed[from] { Some(&mut gradients[from][..]) } else { None };
+        match (self.work, &mut dx) {
+            (Work::Linear { n, rows, .. }, dx) => {
+                if let Some(bias) = self.layer.slots.get(1)
+                    && let Some(gradient) = self.params[*bias].vector_gradient()
+                {
+                    linear::backward_bias(dy, gradient);
+                }
+                let dx = dx.as_deref_mut().map(|dx| (T::one(), dx));
+                self.params[self.layer.slots[0]].backward(x, dy, n, 0..rows, dx);
+            }
+            (Work::BatchNorm { .. } | Work::LayerNorm { .. }, dx) => {
+                self.norm_back(x, dy, dx.as_deref_mut());
+            }
+            (Work::Activation(f), Some(dx)) => f.backward(x, dy, dx),
+            (Work::Max(window), Some(dx)) => pool::max_backward(&window, &self.saved.places, dy, dx),
+            (Work::Average(window), Some(dx)) => pool::average_backward(&window, dy, dx),
+            (Work::Global(size), Some(dx)) => pool::global_backward(size, dy, dx),
+            (Work::Flatten, Some(dx)) => add(dy, dx),
+            (Work::Dropout(_), Some(dx)) => dropout::backward(&self.saved.factors, dy, dx),
+            (Work::Add, _) => {
+                for from in self.layer.from.iter().filter(|f| needed[**f]) {
+                    add(dy, &mut gradients[*from]);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn norm_back(&mut self, x: &[T], dy: &[T], dx: Option<&mut [T]>) {
+        // Scale and shift are two slots of one list: the gradients of one wait in a buffer of their own.
+        let weight = self.vector(0).to_vec();
+        let (mut dweight, mut spare) = (vec![T::zero(); weight.len()], Vec::new());
+        let dbias = Self::gradient_or(&mut self.params[self.layer.slots[1]], &mut spare);
+        let Saved { moments, fixed, .. } = &*self.saved;
+        match self.work {
+            Work::BatchNorm { maps, .. } => {
+                maps.backward(moments, *fixed, &weight, x, dy, &mut dweight, dbias, dx);
+            }
+            _ => layer_backward(moments, &weight, x, dy, &mut dweight, dbias, dx),
+        }
+        if let Some(gradient) = self.params[self.layer.slots[0]].vector_gradient() {
+            add(&dweight, gradient);
+        }
+    }
+
+    /// Samples that a convolution unrolls at a time.
+    fn step(geometry: &conv::Geometry, n: usize) -> usize {
+        (UNROLLED / (geometry.windows() * geometry.cols()).max(1)).clamp(1, n.max(1))
+    }
+
+    fn convolve(&mut self, g: &conv::Geometry, n: usize, out: usize, x: &[T], y: &mut [T]) -> Result<()> {
+        let (windows, cols, m, step) = (g.windows(), g.cols(), out / g.groups, Self::step(g, n));
+        let Scratch { windows: unrolled, products, .. } = self.scratch;
+        for first in (0..n).step_by(step) {
+            let count = step.min(n - first);
+            let x = &x[first * g.sample()..(first + count) * g.sample()];
+            let y = &mut y[first * out * windows..(first + count) * out * windows];
+            let unrolled = room(unrolled, count * windows * cols, &self.layer.label)?;
+            let products = room(products, count * windows * m, &self.layer.label)?;
+            for group in 0..g.groups {
+                conv::im2col(g, group, x, unrolled);
+                let rows = group * m..(group + 1) * m;
+                self.params[self.layer.slots[0]].product(unrolled, count * windows, rows, products);
+                conv::to_maps(products, windows, m, out, group * m, y);
+            }
+        }
+        Ok(())
+    }
+
+    fn convolve_back(
+        &mut self,
+        g: &conv::Geometry,
+        n: usize,
+        out: usize,
+        x: &[T],
+        dy: &[T],
+        mut dx: Option<&mut [T]>,
+    ) -> Result<()> {
+        let (windows, cols, m, step) = (g.windows(), g.cols(), out / g.groups, Self::step(g, n));
+        if let Some(bias) = self.layer.slots.get(1)
+            && let Some(gradient) = self.params[*bias].vector_gradient()
+        {
+            conv::backward_bias(dy, windows, gradient);
+        }
+        let Scratch { windows: unrolled, products, window_gradients } = self.scratch;
+        let label = &self.layer.label;
+        for first in (0..n).step_by(step) {
+            let count = step.min(n - first);
+            let samples = first * g.sample()..(first + count) * g.sample();
+            let dy = &dy[first * out * windows..(first + count) * out * windows];
+            let unrolled = room(unrolled, count * windows * cols, label)?;
+            let products = room(products, count * windows * m, label)?;
+            for group in 0..g.groups {
+                conv::im2col(g, group, &x[samples.clone()], unrolled);
+                conv::to_rows(dy, windows, m, out, group * m, products);
+                let rows = group * m..(group + 1) * m;
+                let param = &mut self.params[self.layer.slots[0]];
+                match dx.as_deref_mut() {
+                    None => param.backward(unrolled, products, count * windows, rows, None),
+                    Some(dx) => {
+                        let back = room(window_gradients, count * windows * cols, label)?;
+                        let target = Some((T::zero(), &mut *back));
+                        param.backward(unrolled, products, count * windows, rows, target);
+                        conv::col2im(g, group, back, &mut dx[samples.clone()]);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add<T: Float>(from: &[T], to: &mut [T]) {
+    to.iter_mut().zip(from).for_each(|(a, b)| *a += *b);
+}
+
+/// The first `len` values of a buffer that grows where it must. They hold anything.
+fn room<'b, T: Float>(buffer: &'b mut Vec<T>, len: usize, what: &str) -> Result<&'b mut [T]> {
+    if buffer.len() < len {
+        *buffer = zeros(1, len).map_err(|fault| Error::weight(what, fault))?;
+    }
+    Ok(&mut buffer[..len])
+}
