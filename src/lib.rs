@@ -1,6 +1,81 @@
-//! Make trained neural networks smaller and faster.
-#![deny(unsafe_code)]
+//! Make trained neural networks smaller and faster: prune, quantize, factorize and distil, in any sensible
+//! order, keep the accuracy, save in a format that other runtimes load, run from the compressed form.
+//!
+//! ```
+//! use bantam::{Model, Pipeline, Tensor};
+//!
+//! # fn main() -> bantam::Result<()> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let path = |name: &str| folder.path().join(name);
+//! # let values = (0..4096).map(|i| (i as f32 * 0.37).sin()).collect();
+//! # Model::from_tensors([("fc.weight", Tensor::new(&[64, 64], values)?)])?.save(path("model.safetensors"))?;
+//! let model = Model::open(path("model.safetensors"))?;
+//! let small = Pipeline::new().prune(0.1).quantize(8).run(&model)?;
+//! small.model.save(path("small.safetensors"))?;
+//! println!("{}", small.report);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The idea
+//!
+//! A weight is described along three independent axes, and a network adds a fourth. Each technique moves
+//! along exactly one of them, which is why they compose.
+//!
+//! | axis | question | changed by |
+//! | --- | --- | --- |
+//! | support | which entries are kept | [`MagnitudePruner`] |
+//! | coding | how a kept entry is held | [`AffineQuantizer`] |
+//! | structure | is the matrix held itself, or as a product | [`LowRankFactorizer`] |
+//! | architecture | which network computes the function | [`Distiller`] |
+//!
+//! A [`Weight`] holds numbers for kept entries only: a pruned entry stays zero because there is no place in
+//! which it could be anything else. Training ([`FineTuner`], [`Distiller`]) works on the compressed form: kept
+//! entries move, both factors move, codes move on their grid.
+//!
+//! # Which technique?
+//!
+//! | you have | start with | it costs |
+//! | --- | --- | --- |
+//! | no data, and want 4 times smaller | `quantize(AffineQuantizer::bits(8).per_channel())` | next to no accuracy; 4 bits in groups of 32 to 128 for 7 times |
+//! | a CPU with integer units, and speed in mind | the same with [`Activations::Int8`] | a little accuracy in the activations |
+//! | training data | `prune(MagnitudePruner::sparsity(0.9))` and a [`FineTuner`] | minutes of training; over-parametrised layers give most |
+//! | wide layers with fast decaying singular values | `factorize(LowRankFactorizer::energy(0.95))` and a [`FineTuner`] | compute falls with the rank, on any hardware |
+//! | freedom to change the architecture | [`Distiller::student`] | a training from scratch, with the largest gain in compute |
+//!
+//! In a sequence: distil or factorize first, prune, train, and quantize last. Orders that would undo
+//! something are refused before any work.
+//!
+//! # Errors and hostile input
+//!
+//! Settings, shapes and orders are checked before any work ([`Pipeline::plan`]). Files are taken to come from
+//! strangers: whatever they claim is checked against what they hold before memory is asked for. Saving is
+//! atomic. Nothing is skipped silently: a weight left as it was is in the [`Report`], and an error where the
+//! pipeline is [`strict`](Pipeline::strict).
+//!
+//! # The same bytes
+//!
+//! The same input, settings, seed and instruction set give the same bytes, for any number of threads, streamed
+//! ([`Pipeline::run_to`]) or in memory.
+//!
+//! # Crate features
+//!
+//! | feature | default | what it brings |
+//! | --- | --- | --- |
+//! | `faer` | yes | factorization, in pure Rust |
+//! | `lapack` | no | factorization through the system's OpenBLAS ([`Svd::Lapack`]) |
+//! | `files` | yes | saving to files, atomically |
+//! | `threads` | yes | all cores, through rayon's current pool |
+//! | `toml` | yes | recipes in TOML |
+//! | `train` | yes | fine-tuning and distillation |
+//! | `cli` | no | the `bantam` command |
+//!
+//! Types and settings are there in every build; what is switched off says
+//! [`Unsupported`](Error::Unsupported) and names the feature.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod compressor;
 pub mod distill;
 mod error;
 mod format;
@@ -31,6 +106,6 @@ pub use pipeline::{Compressed, Pipeline};
 pub use prune::MagnitudePruner;
 pub use quantize::{AffineQuantizer, Calibrator, Range};
 pub use recipe::{Recipe, RecipeStep};
-pub use report::{Report, StepReport, WeightReport};
+pub use report::{Left, Report, StepReport, WeightError, WeightReport};
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};

@@ -213,7 +213,10 @@ impl fmt::Display for Report {
                 s.seconds
             )?;
             if let Some(last) = s.training.as_ref().and_then(|t| t.epochs.last()) {
-                write!(f, ", loss {:.4}, accuracy {:.2}%", last.loss, last.accuracy * 100.0)?;
+                write!(f, ", loss {:.4}", last.loss)?;
+                if let Some(accuracy) = last.validation.or(last.accuracy) {
+                    write!(f, ", accuracy {:.2}%", accuracy * 100.0)?;
+                }
             }
             writeln!(f)?;
         }

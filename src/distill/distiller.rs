@@ -5,7 +5,7 @@ use super::{Settings, Student, Teacher, TrainStep, Training};
 use crate::nn::{
     Batch, Dataset, Input, Loss, Optimizer, Schedule, Target, cross_entropy, kl_divergence, unbox,
 };
-use crate::{BoxError, Error, Float, Invalid, Result, Tensor};
+use crate::{BoxError, Error, Float, Invalid, Model, Result, Tensor};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 /// | --- | --- | --- |
 /// | `alpha` | 0.1 | 0..=1; 0 needs no labels |
 /// | `temperature` | 4 | above 0; higher shows more of how the teacher ranks wrong classes |
+/// | `student` | the model that arrives | in a pipeline: another network to train in its place |
 /// | `cache_logits` | off | the teacher must give the same for a sample each time |
 /// | `epochs` | 1 | at least 1 |
 /// | `batch_size` | 128 samples | at least 1 |
@@ -50,6 +51,7 @@ pub struct Distiller<'a, T: Float = f32> {
     alpha: f64,
     temperature: f64,
     cache_logits: bool,
+    student: Option<Model<T>>,
     settings: Settings<'a, T>,
 }
 
@@ -68,7 +70,7 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// Learns what `teacher` says of the samples of `train`.
     pub fn new(teacher: &'a dyn Teacher<T>, train: &'a dyn Dataset<T>) -> Self {
         let settings = Settings::new(train);
-        Self { teacher, alpha: 0.1, temperature: 4.0, cache_logits: false, settings }
+        Self { teacher, alpha: 0.1, temperature: 4.0, cache_logits: false, student: None, settings }
     }
 
     /// Weight of the cross-entropy with the labels.
@@ -88,6 +90,17 @@ impl<'a, T: Float> Distiller<'a, T> {
     pub fn cache_logits(mut self) -> Self {
         self.cache_logits = true;
         self
+    }
+
+    /// In a pipeline, trains this network and puts it in the place of the model that arrives: a smaller
+    /// architecture. Default: the model that arrives is the student.
+    pub fn student(mut self, model: impl Into<Model<T>>) -> Self {
+        self.student = Some(model.into());
+        self
+    }
+
+    pub(super) fn new_student(&self) -> Option<&Model<T>> {
+        self.student.as_ref()
     }
 
     /// Passes over the data.

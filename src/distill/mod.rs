@@ -7,6 +7,7 @@ mod distiller;
 mod finetuner;
 mod fit;
 mod settings;
+mod step;
 mod student;
 mod teacher;
 #[cfg(all(test, feature = "train"))]

@@ -225,6 +225,6 @@ impl Grid {
             start = end;
             Run { range, scale: scales[b].widen(), zero: i16::from(zeros[b]) }
         });
-        Ok(Self { runs: runs.collect(), max: f64::from(Affine::<T>::max_code(affine.bits())) })
+        Ok(Self { runs: runs.collect(), max: f64::from(Codes::max(affine.bits())) })
     }
 }

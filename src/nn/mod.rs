@@ -5,6 +5,7 @@ mod check;
 mod data;
 mod fold;
 mod graph;
+mod init;
 mod layers;
 mod leaf_param;
 mod loss;

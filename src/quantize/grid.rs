@@ -15,6 +15,7 @@
 //! the number type before the zero point is computed from it, so codes and decoded values agree.
 
 use crate::Float;
+use crate::weight::Codes;
 
 /// Scale and zero point of one block of entries.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,7 +33,7 @@ pub(super) struct Scheme {
 
 impl Scheme {
     pub fn max_code(self) -> u8 {
-        u8::MAX >> (8 - self.bits)
+        Codes::max(self.bits)
     }
 
     /// Whether every zero point is the middle code, and need not be stored.

@@ -15,6 +15,11 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
+    /// The largest code of 1 to 8 `bits`.
+    pub fn max(bits: u8) -> u8 {
+        u8::MAX >> (8 - bits)
+    }
+
     /// Bytes that `len` codes of `bits` bits take.
     pub fn packed_bytes(bits: u8, len: usize) -> Option<usize> {
         len.checked_mul(usize::from(bits)).map(|b| b.div_ceil(8))
