@@ -1,0 +1,14 @@
+//! Golden tests: bantam against the arithmetic of other people, which `*/make.py` wrote down beside the
+//! data. `README.md` says how to make the data again.
+#![allow(missing_docs)]
+
+mod integer;
+mod layers;
+mod lowrank;
+mod open_layout;
+mod prune;
+mod quantize;
+mod safetensors_files;
+mod support;
+#[cfg(feature = "train")]
+mod training;
