@@ -2,7 +2,8 @@
 //!
 //! The sums of integers agree exactly: our outputs, divided by the scales, lie at whole numbers, and these
 //! are theirs. The scales of inputs are kept in double precision here and rounded to single by ONNX, so the
-//! outputs agree to single precision.
+//! outputs agree to single precision. Codes of inputs could differ by one where `x / scale` lies next to a half;
+//! the data has no such value.
 
 use crate::support::{Arrays, assert_close, model_of};
 use bantam::nn::{Conv2d, Graph, Input};

@@ -4,7 +4,7 @@
 //! result. Where nothing is summed (max pooling, flatten, relu) they agree exactly.
 
 use crate::support::{Arrays, assert_close};
-use bantam::nn::{Conv2d, Graph, Input, Pool};
+use bantam::nn::{Conv2d, Graph, Input, Op};
 use bantam::{Float, Tensor};
 
 /// A few ulp of the largest value of an output, after sums of up to 100 terms.
@@ -42,7 +42,7 @@ fn linear() {
 fn convolutions() {
     let conv = |settings: Conv2d| Graph::new().conv2d("layer", settings);
     case("conv", conv(Conv2d::default()));
-    case("conv_strided", conv(Conv2d { stride: [2, 3], padding: [1, 2], ..Conv2d::default() }));
+    case("conv_strided", conv(Conv2d::default().strides([2, 3]).paddings([1, 2])));
     case("conv_grouped", conv(Conv2d::default().padding(1).groups(2).without_bias()));
     case("conv_depthwise", conv(Conv2d::default().stride(2).padding(1).groups(4)));
     case("conv_pointwise", conv(Conv2d::default()));
@@ -80,17 +80,20 @@ fn activations() {
 
 #[test]
 fn pools() {
-    let wide = || Pool { size: [3, 2], stride: [2, 1], padding: [1, 1] };
+    // Windows that are not square have no builder.
+    let (size, stride, padding) = ([3, 2], [2, 1], [1, 1]);
+    let max = || Graph::new().node(Op::MaxPool { size, stride, padding }, &[0]);
+    let average = || Graph::new().node(Op::AveragePool { size, stride, padding }, &[0]);
     case("max_pool", Graph::new().max_pool(2));
-    case("max_pool_padded", Graph::new().max_pool(wide()));
+    case("max_pool_padded", max());
     case("average_pool", Graph::new().average_pool(2));
-    case("average_pool_padded", Graph::new().average_pool(wide()));
+    case("average_pool_padded", average());
     case("global_average_pool", Graph::new().global_average_pool());
     case("flatten", Graph::new().flatten());
     let data = Arrays::golden("layers");
     for (name, graph) in [
         ("max_pool", Graph::new().max_pool(2)),
-        ("max_pool_padded", Graph::new().max_pool(wide())),
+        ("max_pool_padded", max()),
         ("flatten", Graph::new().flatten()),
         ("relu", Graph::new().relu()),
     ] {

@@ -4,7 +4,9 @@
 
 mod integer;
 mod layers;
+#[cfg(feature = "faer")]
 mod lowrank;
+#[cfg(all(feature = "faer", feature = "files"))]
 mod open_layout;
 mod prune;
 mod quantize;

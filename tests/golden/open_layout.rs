@@ -27,7 +27,8 @@ fn model() -> Model {
         ("group4", Kind::Linear, matrix(4)),
         ("one_bit", Kind::Linear, matrix(5)),
         ("bitmask", Kind::Linear, matrix(6)),
-        ("csr", Kind::Linear, matrix(7)),
+        ("csr", Kind::Linear, numbers(&[4, 256], 7)),
+        ("csr_wide", Kind::Linear, numbers(&[3, 600], 20)),
         ("pattern", Kind::Linear, matrix(8)),
         ("pattern8", Kind::Linear, matrix(9)),
         ("kernel", Kind::Conv, numbers(&[4, 8, 3, 3], 10)),
@@ -37,7 +38,7 @@ fn model() -> Model {
         ("product_coded", Kind::Linear, numbers(&[40, 40], 13)),
         ("sum", Kind::Linear, numbers(&[40, 40], 14)),
         ("pruned_coded", Kind::Linear, matrix(15)),
-        ("csr_coded", Kind::Linear, matrix(16)),
+        ("csr_coded", Kind::Linear, numbers(&[4, 256], 16)),
         ("kernel_coded", Kind::Conv, numbers(&[4, 8, 3, 3], 17)),
         ("bias", Kind::Bias, numbers(&[13], 18)),
     ]);
@@ -48,15 +49,15 @@ fn model() -> Model {
         .factorize(LowRankFactorizer::rank(4).only("product_coded"))
         .factorize(LowRankFactorizer::rank(4).residual(bits(3).group(8)).only("sum"))
         .prune(prune(0.6).only("bitmask").only("pruned_coded"))
-        .prune(prune(0.97).only("csr").only("csr_coded"))
+        .prune(prune(0.97).only("csr*"))
         .prune(MagnitudePruner::n_of_m(2, 4).only("pattern").only("kernel").only("kernel_coded"))
         .prune(MagnitudePruner::n_of_m(3, 8).only("pattern8"))
-        .prune(prune(0.02).only("zeros").only("zeros_coded"))
-        .quantize(bits(8).only("tensor8"))
+        .prune(MagnitudePruner::threshold(0.03).only("zeros*"))
+        .quantize(bits(8).only("tensor8").only("zeros_coded"))
         .quantize(bits(3).per_channel().asymmetric().only("channel3"))
         .quantize(bits(4).group(10).asymmetric().activations(Activations::Int8).only("group4"))
         .quantize(bits(1).only("one_bit"))
-        .quantize(bits(5).only("product_coded").only("zeros_coded"))
+        .quantize(bits(5).only("product_coded"))
         .quantize(bits(6).asymmetric().group(8).only("pruned_coded"))
         .quantize(bits(7).per_channel().only("csr_coded").only("kernel_coded"))
         .run(dense)
@@ -78,6 +79,7 @@ fn a_file_for_python_holds_every_form() {
         "bitmask.values",
         "csr.indices",
         "csr.row_offsets",
+        "csr_wide.indices",
         "pattern.pattern",
         "kernel.pattern",
         "zeros",
@@ -94,6 +96,7 @@ fn a_file_for_python_holds_every_form() {
     ] {
         assert!(file.tensor(part).is_ok(), "{part} is not among {:?}", file.names());
     }
+    assert!(!arrays.has("zeros_coded.mask"));
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let path = folder.join("open_layout.safetensors");
     model.save(&path).unwrap();

@@ -63,20 +63,6 @@ impl Arrays {
         Tensor::new(&self.shape(name), self.numbers(name).into_iter().map(T::narrow).collect()).unwrap()
     }
 
-    /// Names that start with `prefix` and a dot, without these.
-    pub fn under(&self, prefix: &str) -> Vec<String> {
-        let prefix = format!("{prefix}.");
-        let mut names: Vec<String> = self
-            .file()
-            .names()
-            .into_iter()
-            .filter_map(|n| n.strip_prefix(&prefix))
-            .map(str::to_owned)
-            .collect();
-        names.sort();
-        names
-    }
-
     /// The model of all weights under `prefix`.
     pub fn model<T: Float>(&self, prefix: &str, graph: Graph) -> Model<T> {
         let named: Vec<(String, Tensor<T>)> = graph
