@@ -35,6 +35,12 @@ impl Geometry {
         self.group_channels() * self.kernel[0] * self.kernel[1]
     }
 
+    /// Bytes that the rows of one sample take; `None` where they cannot be counted.
+    pub fn unrolled(&self) -> Option<usize> {
+        let sizes = [self.output[0], self.output[1], self.group_channels(), self.kernel[0], self.kernel[1]];
+        sizes.iter().try_fold(size_of::<f64>(), |a, b| a.checked_mul(*b))
+    }
+
     /// Values of one sample.
     pub fn sample(&self) -> usize {
         self.channels * self.input[0] * self.input[1]

@@ -51,16 +51,15 @@ pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut
         let x = &x[i * plane..(i + 1) * plane];
         for (y, places) in pair {
             for (i, (y, place)) in y.iter_mut().zip(places.iter_mut()).enumerate() {
-                let mut best = T::neg_infinity();
-                let mut at = 0;
+                let mut best: Option<(T, usize)> = None;
                 window.for_each_cell(i, |cell| {
                     // NaN wins, so that it is not hidden.
-                    if x[cell] > best || x[cell].is_nan() {
-                        best = x[cell];
-                        at = cell;
+                    if best.is_none_or(|(top, _)| x[cell] > top || x[cell].is_nan()) {
+                        best = Some((x[cell], cell));
                     }
                 });
-                (*y, *place) = (best, at);
+                // Padding is at most half a window, so that every window has a cell.
+                (*y, *place) = best.unwrap_or((T::neg_infinity(), 0));
             }
         }
     });
