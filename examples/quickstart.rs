@@ -44,7 +44,22 @@ struct Bench<'a> {
     rows: Vec<Row>,
 }
 
-type Recipe<'a> = (&'static str, Layout, Box<dyn Fn(&Bench<'_>) -> Result<Model> + 'a>);
+/// How a row's model is made and saved.
+struct Recipe {
+    name: &'static str,
+    layout: Layout,
+    make: fn(&Bench<'_>) -> Result<Model>,
+}
+
+impl Recipe {
+    fn new(name: &'static str, make: fn(&Bench<'_>) -> Result<Model>) -> Self {
+        Self { name, layout: Layout::Open, make }
+    }
+
+    fn archived(self) -> Self {
+        Self { layout: Layout::Archive, ..self }
+    }
+}
 
 fn main() -> Result<(), BoxError> {
     let mut args = Args::from_env();
@@ -61,8 +76,8 @@ fn main() -> Result<(), BoxError> {
     let (original, teacher, train, test) = (&original, &teacher, &train, &test);
     let mut bench = Bench { original, teacher, train, test, out: &out, rows: Vec::new() };
     let recipes = recipes();
-    for (i, (name, layout, recipe)) in recipes.iter().enumerate() {
-        bench.run(i, recipes.len(), name, *layout, recipe)?;
+    for (i, recipe) in recipes.iter().enumerate() {
+        bench.run(i, recipes.len(), recipe)?;
     }
     if json {
         println!("{}", serde_json::to_string_pretty(&bench.rows)?);
@@ -72,59 +87,55 @@ fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-fn recipes<'a>() -> Vec<Recipe<'a>> {
-    fn recipe<'a>(
-        name: &'static str,
-        make: impl Fn(&Bench<'_>, Pipeline<'_>) -> Result<Model> + 'a,
-    ) -> Recipe<'a> {
-        (name, Layout::Open, Box::new(move |b| make(b, pipeline())))
-    }
-    let mut all = vec![
-        recipe("original", |b, _| Ok(b.original.clone())),
-        recipe("prune(0.1)", |b, p| Ok(p.prune(0.1).run(b.original)?.model)),
-        recipe("prune to 90 %, fine-tune", |b, _| {
+fn recipes() -> Vec<Recipe> {
+    vec![
+        Recipe::new("original", |b| Ok(b.original.clone())),
+        Recipe::new("prune(0.1)", |b| b.compress(pipeline().prune(0.1))),
+        Recipe::new("prune to 90 %, fine-tune", |b| {
             let pruner = MagnitudePruner::sparsity(0.9).global();
-            Ok(pipeline().prune(pruner).finetune(FineTuner::new(b.train).epochs(4)).run(b.original)?.model)
+            b.compress(pipeline().prune(pruner).finetune(FineTuner::new(b.train).epochs(5)))
         }),
-        recipe("quantize(8)", |b, p| Ok(p.quantize(8).run(b.original)?.model)),
-        recipe("8-bit weights and activations, in integers", |b, p| {
+        Recipe::new("quantize(8)", |b| b.compress(pipeline().quantize(8))),
+        Recipe::new("8-bit weights and activations, in integers", |b| {
             let int8 = AffineQuantizer::bits(8).per_channel().activations(Activations::Int8);
-            Ok(p.quantize(int8).run(b.original)?.model)
+            b.compress(pipeline().quantize(int8))
         }),
-        recipe("4 bits per channel", |b, p| {
-            let int4 = AffineQuantizer::bits(4).per_channel().asymmetric().range(Range::LeastSquares);
-            Ok(p.quantize(int4).run(b.original)?.model)
+        Recipe::new("4 bits per channel", |b| {
+            let int4 = AffineQuantizer::bits(4).per_channel().range(Range::LeastSquares);
+            b.compress(pipeline().quantize(int4))
         }),
-        recipe("low rank by energy, fine-tune U and V", |b, _| {
+        Recipe::new("low rank by energy, fine-tune U and V", |b| {
             let factorizer = LowRankFactorizer::energy(0.8).except("fc3.*");
-            Ok(pipeline().factorize(factorizer).finetune(FineTuner::new(b.train).epochs(3)).run(b.original)?.model)
+            b.compress(pipeline().factorize(factorizer).finetune(FineTuner::new(b.train).epochs(3)))
         }),
-        recipe("student 784-32-32-10, distilled", |b, _| {
-            let distiller = Distiller::new(b.teacher, b.train).student(student(&[784, 32, 32, 10])?);
-            Ok(pipeline().distill(distiller.cache_logits().epochs(10)).run(b.original)?.model)
+        Recipe::new("student 784-64-32-10, distilled", |b| {
+            let distiller = Distiller::new(b.teacher, b.train).cache_logits().student(student()?);
+            b.compress(pipeline().distill(distiller.epochs(STUDENT_EPOCHS).rate(STUDENT_RATE)))
         }),
-        recipe("the same student without a teacher", |b, _| {
-            Ok(pipeline().finetune(FineTuner::new(b.train).epochs(10)).run(student(&[784, 32, 32, 10])?)?.model)
+        Recipe::new("the same student without a teacher", |b| {
+            let tuner = FineTuner::new(b.train).epochs(STUDENT_EPOCHS).rate(STUDENT_RATE);
+            Ok(pipeline().finetune(tuner).run(student()?)?.model)
         }),
-    ];
-    all.push(("all four: distil, factorize, prune, quantize", Layout::Archive, Box::new(all_four)));
-    all
+        Recipe::new("all four: factorize, prune, distil, quantize", |b| {
+            let teach = || Distiller::new(b.teacher, b.train).cache_logits();
+            b.compress(
+                pipeline()
+                    .factorize(LowRankFactorizer::rank(48).only("fc1.*"))
+                    .prune(MagnitudePruner::sparsity(0.7).global())
+                    .distill(teach().epochs(8).rate(2e-3))
+                    .quantize(AffineQuantizer::bits(4).per_channel().range(Range::LeastSquares))
+                    .distill(teach().epochs(1).rate(2e-4)),
+            )
+        })
+        .archived(),
+    ]
 }
 
-fn student(widths: &[usize]) -> Result<Model> {
-    networks::perceptron(widths, 0.0, 1)
-}
+const STUDENT_EPOCHS: usize = 20;
+const STUDENT_RATE: f64 = 3e-3;
 
-fn all_four(b: &Bench<'_>) -> Result<Model> {
-    let teach = || Distiller::new(b.teacher, b.train).cache_logits();
-    let pipeline = pipeline()
-        .distill(teach().student(student(&[784, 128, 64, 10])?).epochs(6))
-        .factorize(LowRankFactorizer::rank(32).only("fc1.*"))
-        .prune(MagnitudePruner::sparsity(0.6).global())
-        .distill(teach().epochs(6))
-        .quantize(AffineQuantizer::bits(4).per_channel())
-        .distill(teach().epochs(1).rate(2e-4));
-    Ok(pipeline.run(b.original)?.model)
+fn student() -> Result<Model> {
+    networks::perceptron(&[784, 64, 32, 10], 0.0, 1)
 }
 
 /// A pipeline that says how far it is.
@@ -138,27 +149,24 @@ fn pipeline<'a>() -> Pipeline<'a> {
 }
 
 impl Bench<'_> {
-    fn run(
-        &mut self,
-        index: usize,
-        of: usize,
-        name: &'static str,
-        layout: Layout,
-        recipe: &dyn Fn(&Bench<'_>) -> Result<Model>,
-    ) -> Result<(), BoxError> {
-        eprintln!("[{}/{of}] {name}", index + 1);
+    fn compress(&self, pipeline: Pipeline<'_>) -> Result<Model> {
+        Ok(pipeline.run(self.original)?.model)
+    }
+
+    fn run(&mut self, index: usize, of: usize, recipe: &Recipe) -> Result<(), BoxError> {
+        eprintln!("[{}/{of}] {}", index + 1, recipe.name);
         let start = Instant::now();
-        let model = recipe(self)?;
+        let model = (recipe.make)(self)?;
         let seconds = start.elapsed().as_secs_f64();
         let path = self.out.join(format!("{index:02}.safetensors"));
-        model.save_with(&path, layout)?;
+        model.save_with(&path, recipe.layout)?;
         drop(model);
 
         let accuracy = Model::open(&path)?.network()?.accuracy(self.test)?;
         let bytes = std::fs::metadata(&path)?.len();
         let first = self.rows.first().map_or(bytes, |r| r.bytes);
         let times_smaller = first as f64 / bytes as f64;
-        self.rows.push(Row { recipe: name, accuracy, bytes, times_smaller, seconds });
+        self.rows.push(Row { recipe: recipe.name, accuracy, bytes, times_smaller, seconds });
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[2K");
         }
