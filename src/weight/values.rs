@@ -88,10 +88,13 @@ impl<T: Float> Values<T> {
         }
     }
 
-    /// The same values, in memory and as `T`.
+    /// The same values, in memory and, unless that would round them, as `T`.
     pub fn load(&self) -> Result<Self, Fault> {
         match self {
             Self::Owned { .. } => Ok(self.clone()),
+            Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
+                Ok(Self::Raw { bytes: bytes.load()?, dtype: *dtype })
+            }
             Self::Raw { dtype, .. } => {
                 let data = self.clone().into_vec()?;
                 Ok(Self::selected(data, *dtype))
