@@ -110,11 +110,12 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     let mut carried = contents.carried.into_iter();
     let mut model = contents.description.build_with(|entry| match &entry.form {
         Some(form) => {
-            let weight = Weight::from_parts(&entry.name, form, &mut |_, kind, dtype, bytes| {
+            let weight = Weight::<T>::from_parts(&entry.name, form, &mut |_, kind, dtype, bytes| {
                 Ok(decode(&mut decoder, kind, dtype, bytes)?)
             })?;
             // It is in memory already; now its mask is in the usual form, too.
-            Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight.load()?))))
+            let weight = weight.map_leaves(&mut |leaf| leaf.load()).map_err(|f| super::fault(&entry.name, f))?;
+            Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
         }
         None => {
             let bad = |why| FormatKind::Tensor { name: entry.name.clone(), why };
