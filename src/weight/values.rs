@@ -169,9 +169,11 @@ fn decode<T: Float>(bytes: &Bytes, dtype: DType, range: Range<usize>) -> Result<
 
 impl<T: Float> PartialEq for Values<T> {
     /// Equal numbers in equal precision; whether they have been read from a file yet makes no difference.
+    /// NaN equals NaN here, so that whatever is saved is equal when it is opened again.
     fn eq(&self, other: &Self) -> bool {
+        let same = |a: &[T], b: &[T]| a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()));
         self.len() == other.len()
             && self.dtype() == other.dtype()
-            && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if a == b)
+            && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if same(&a, &b))
     }
 }
