@@ -114,7 +114,8 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
                 Ok(decode(&mut decoder, kind, dtype, bytes)?)
             })?;
             // It is in memory already; now its mask is in the usual form, too.
-            let weight = weight.map_leaves(&mut |leaf| leaf.load()).map_err(|f| super::fault(&entry.name, f))?;
+            let weight =
+                weight.map_leaves(&mut |leaf| leaf.load()).map_err(|f| super::fault(&entry.name, f))?;
             Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
         }
         None => {

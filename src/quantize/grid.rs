@@ -168,9 +168,13 @@ mod tests {
                     let grid: Grid<f32> = scheme.grid(low, high);
                     for x in [low, high, 0.0] {
                         let x = x as f32;
-                        let decoded = crate::weight::value(grid.scale, i16::from(grid.zero), scheme.code(grid, x));
+                        let decoded =
+                            crate::weight::value(grid.scale, i16::from(grid.zero), scheme.code(grid, x));
                         let error = f64::from(x) - f64::from(decoded);
-                        assert!(error.abs() <= f64::from(grid.scale) * (0.5 + 1e-6), "{bits} {symmetric} {x}: {decoded}");
+                        assert!(
+                            error.abs() <= f64::from(grid.scale) * (0.5 + 1e-6),
+                            "{bits} {symmetric} {x}: {decoded}"
+                        );
                     }
                 }
             }

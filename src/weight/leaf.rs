@@ -234,7 +234,8 @@ impl<T: Float> Leaf<T> {
             // There may be any number of rows without entries.
             return Ok(out);
         }
-        out.try_reserve_exact(self.len()).map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
+        out.try_reserve_exact(self.len())
+            .map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
         self.for_each_row(|_, row| {
             out.extend_from_slice(row);
             Ok(())
