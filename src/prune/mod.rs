@@ -188,7 +188,13 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
                 weight.map_leaves(&mut |leaf| unstructured::by_fraction(leaf, fraction))?
             }
             Amount::Pattern { n, m } => {
-                weight.map_leaves(&mut |leaf| structured::n_of_m(leaf, n, m, stride))?
+                weight.map_leaves(&mut |leaf| {
+                    // The rank of a factor may be known only now.
+                    if leaf.cols() % (m * stride) != 0 {
+                        return Err(Fault::Form("the pattern does not divide the inputs of a factor"));
+                    }
+                    structured::n_of_m(leaf, n, m, stride)
+                })?
             }
             Amount::Channels(fraction) => structured::rows(weight, fraction)?,
         };
