@@ -237,6 +237,10 @@ pub enum Fault {
         /// What came.
         got: Vec<usize>,
     },
+    /// A setting does not fit the weight, which shows only now: the rank that a group must divide follows
+    /// from the values.
+    #[error("{0}")]
+    Refused(Refusal),
     /// A decomposition did not converge.
     #[error("the singular value decomposition did not converge")]
     NoConvergence,

@@ -100,7 +100,7 @@ pub use error::{BoxError, Error, Fault, FormatError, GraphError, Invalid, LeftAl
 pub use format::Layout;
 pub use log::{Log, Progress};
 pub use lowrank::{LowRankFactorizer, Svd};
-pub use model::{Kind, Model, Outline, OutlineWeight, Select, WeightInfo};
+pub use model::{Carried, Kind, Model, Outline, OutlineWeight, Select, WeightInfo};
 pub use ndarray;
 pub use pipeline::{Compressed, Pipeline};
 pub use prune::MagnitudePruner;

@@ -77,7 +77,7 @@ impl Recipe {
     /// [`Error::Unsupported`](crate::Error::Unsupported) without the feature `toml`.
     pub fn from_toml(text: &str) -> Result<Self> {
         #[cfg(feature = "toml")]
-        return Ok(toml::from_str(text).map_err(|e| FormatKind::Recipe(e.to_string()))?);
+        return Ok(toml::from_str(text).map_err(|e| FormatKind::Recipe(one_line(text, &e)))?);
         #[cfg(not(feature = "toml"))]
         {
             let _ = text;
@@ -97,6 +97,18 @@ impl Recipe {
     }
 }
 
+/// What is wrong and where, without the excerpt that the error shows over several lines.
+#[cfg(feature = "toml")]
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    let Some(before) = error.span().and_then(|span| text.get(..span.start)) else {
+        return message.to_owned();
+    };
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    format!("{message} at line {line} column {column}")
+}
+
 impl<T: Float> From<Recipe> for Pipeline<'_, T> {
     fn from(recipe: Recipe) -> Self {
         recipe.steps.into_iter().fold(Self::default(), |pipeline, step| match step {
@@ -105,5 +117,18 @@ impl<T: Float> From<Recipe> for Pipeline<'_, T> {
             RecipeStep::Factorize(step) => pipeline.then(step),
             RecipeStep::Steps(steps) => pipeline.then(Self::from(Recipe { steps })),
         })
+    }
+}
+
+#[cfg(all(test, feature = "toml"))]
+mod tests {
+    use super::Recipe;
+
+    #[test]
+    fn a_mistake_is_named_with_its_place_in_one_line() {
+        let error =
+            Recipe::from_toml("[[steps]]\nquantize = { bits = 4, gruop = 32 }\n").unwrap_err().to_string();
+        assert!(error.contains("gruop") && error.contains("line 2"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
     }
 }

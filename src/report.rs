@@ -2,7 +2,7 @@
 
 use crate::distill::Training;
 use crate::model::{Kind, Model};
-use crate::weight::Weight;
+use crate::weight::{Node, Weight};
 use crate::{Fault, Float, LeftAlone, Result, parallel};
 use serde::Serialize;
 use std::fmt;
@@ -59,7 +59,9 @@ pub struct Left {
     pub why: LeftAlone,
 }
 
-/// How far a weight is from the original.
+/// How far a weight is from the original: see [`Weight::error_to`].
+///
+/// An entry that is NaN or infinite in only one of the two makes the difference infinite (null in JSON).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WeightError {
@@ -143,18 +145,91 @@ impl Report {
     }
 }
 
-/// How far `b` is from `a`.
-pub(crate) fn error_between<T: Float>(a: &Weight<T>, b: &Weight<T>) -> Result<WeightError, Fault> {
-    let (a, b) = (a.dense_values()?, b.dense_values()?);
-    let (mut signal, mut noise, mut largest) = (0.0, 0.0, 0.0_f64);
-    for (a, b) in a.iter().zip(&b) {
-        let (a, difference) = (a.widen(), a.widen() - b.widen());
-        signal += a * a;
-        noise += difference * difference;
-        largest = largest.max(difference.abs());
+impl<T: Float> Weight<T> {
+    /// How far `other` is from this weight, which is taken for the original. Both may be in any form.
+    ///
+    /// ```
+    /// use bantam::{AffineQuantizer, Tensor, Weight, WeightCompressor};
+    ///
+    /// let weight = Weight::from(Tensor::new(&[2, 2], vec![1.0_f32, -0.3, 0.7, 0.2])?);
+    /// let coded = AffineQuantizer::bits(8).apply(weight.clone())?;
+    /// assert!(weight.error_to(&coded)?.relative < 0.01);
+    /// assert_eq!(weight.error_to(&weight)?.largest, 0.0);
+    /// # Ok::<(), bantam::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) when the shapes differ; [`Error::Weight`](crate::Error::Weight)
+    /// when values cannot be read from a file.
+    pub fn error_to(&self, other: &Self) -> Result<WeightError> {
+        if self.shape() != other.shape() {
+            return Err(crate::Error::shape("weight to compare", self.shape(), other.shape()));
+        }
+        error_between(self, other).map_err(|fault| crate::Error::weight("weight", fault))
     }
-    let relative = if noise == 0.0 { 0.0 } else { (noise / signal).sqrt() };
-    Ok(WeightError { relative, sqnr: -20.0 * relative.log10(), largest })
+}
+
+/// How far `b` is from `a`, of the same shape. Single matrices are decoded block by block.
+fn error_between<T: Float>(a: &Weight<T>, b: &Weight<T>) -> Result<WeightError, Fault> {
+    let sums = match (a.node(), b.node()) {
+        (Node::Leaf(a), Node::Leaf(b)) => {
+            let (kept_a, kept_b) = (a.mask()?, b.mask()?);
+            let blocks = a.map_ranges(1, |range| {
+                let x = a.read_dense(range.clone(), kept_a.as_deref())?;
+                Ok(Sums::of(&x, &b.read_dense(range, kept_b.as_deref())?))
+            })?;
+            blocks.into_iter().fold(Sums::default(), Sums::and)
+        }
+        _ => Sums::of(&a.dense_values()?, &b.dense_values()?),
+    };
+    Ok(sums.error())
+}
+
+/// What a difference is made of.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    signal: f64,
+    noise: f64,
+    largest: f64,
+}
+
+impl Sums {
+    fn of<T: Float>(a: &[T], b: &[T]) -> Self {
+        let mut sums = Self::default();
+        for (a, b) in a.iter().zip(b) {
+            let (a, b) = (a.widen(), b.widen());
+            // The same NaN or infinity in both is no difference, in one only an infinite one.
+            let same = a == b || (a.is_nan() && b.is_nan());
+            let difference = match (a - b).abs() {
+                _ if same => 0.0,
+                d if d.is_nan() => f64::INFINITY,
+                d => d,
+            };
+            if a.is_finite() {
+                sums.signal += a * a;
+            }
+            sums.noise += difference * difference;
+            sums.largest = sums.largest.max(difference);
+        }
+        sums
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            signal: self.signal + other.signal,
+            noise: self.noise + other.noise,
+            largest: self.largest.max(other.largest),
+        }
+    }
+
+    fn error(self) -> WeightError {
+        let relative = match self.noise {
+            0.0 => 0.0,
+            f64::INFINITY => f64::INFINITY,
+            noise => (noise / self.signal).sqrt(),
+        };
+        WeightError { relative, sqnr: -20.0 * relative.log10(), largest: self.largest }
+    }
 }
 
 /// Bytes for people.
@@ -227,5 +302,50 @@ impl fmt::Display for Report {
             human(self.bytes_after),
             self.ratio()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{MagnitudePruner, Tensor, Weight, WeightCompressor};
+
+    fn weight(values: &[f32]) -> Weight {
+        Tensor::new(&[values.len()], values.to_vec()).unwrap().into()
+    }
+
+    #[test]
+    fn errors_are_relative_to_the_original() {
+        let error = weight(&[3.0, 4.0]).error_to(&weight(&[3.0, 3.0])).unwrap();
+        assert!((error.relative - 0.2).abs() < 1e-12 && error.largest == 1.0);
+        assert!((error.sqnr - 13.979).abs() < 1e-3);
+        let nothing = weight(&[0.0]).error_to(&weight(&[0.0])).unwrap();
+        assert_eq!((nothing.relative, nothing.sqnr, nothing.largest), (0.0, f64::INFINITY, 0.0));
+        assert_eq!(weight(&[0.0]).error_to(&weight(&[1.0])).unwrap().relative, f64::INFINITY);
+        assert!(weight(&[0.0]).error_to(&weight(&[0.0, 0.0])).is_err());
+    }
+
+    #[test]
+    fn what_is_not_finite_differs_from_all_but_itself() {
+        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert_eq!(weight(&[odd, 2.0]).error_to(&weight(&[odd, 1.0])).unwrap().relative, 0.5);
+            for other in [0.0, f32::MAX] {
+                let error = weight(&[odd, 1.0]).error_to(&weight(&[other, 1.0])).unwrap();
+                assert_eq!((error.relative, error.largest), (f64::INFINITY, f64::INFINITY));
+                let error = weight(&[other, 1.0]).error_to(&weight(&[odd, 1.0])).unwrap();
+                assert_eq!((error.relative, error.largest), (f64::INFINITY, f64::INFINITY));
+            }
+        }
+    }
+
+    #[test]
+    fn blocks_of_any_form_are_compared_alike() {
+        let values: Vec<f32> = (0..150_000).map(|i| (i % 997) as f32 - 498.0).collect();
+        let dense = weight(&values);
+        let pruned = MagnitudePruner::threshold(100.0).apply(dense.clone()).unwrap();
+        let undone: Weight = pruned.to_dense().unwrap().into();
+        let error = dense.error_to(&pruned).unwrap();
+        assert_eq!(error, dense.error_to(&undone).unwrap());
+        assert_eq!(error.largest, 99.0);
+        assert_eq!(undone.error_to(&pruned).unwrap().relative, 0.0);
     }
 }

@@ -31,11 +31,18 @@ mod imp {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
                 _ => Path::new("."),
             };
-            let file = tempfile::Builder::new()
-                .prefix(".bantam-")
-                .suffix(".tmp")
-                .tempfile_in(folder)
-                .map_err(|e| Error::io(path, e))?;
+            let io = |e| Error::io(path, e);
+            // A device or a pipe must not be replaced by a file.
+            match std::fs::metadata(path) {
+                Ok(there) => crate::format::check_regular(&there).map_err(io)?,
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => return Err(io(e)),
+            }
+            let mut builder = tempfile::Builder::new();
+            builder.prefix(".bantam-").suffix(".tmp");
+            #[cfg(unix)]
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+            let file = builder.tempfile_in(folder).map_err(io)?;
             Ok(Self { file: BufWriter::with_capacity(1 << 20, file), path: path.to_path_buf() })
         }
 
@@ -50,13 +57,13 @@ mod imp {
         }
     }
 
-    /// Temporary files are private; the saved one gets the mode of the file it replaces, or the usual one.
+    /// The saved file gets the mode of the file it replaces; a new one has what the user's umask gives.
     #[cfg(unix)]
     fn keep_mode(file: &NamedTempFile, path: &Path) {
-        use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path).map_or(0o644, |m| m.permissions().mode());
-        // A mode that cannot be set is no reason to lose the file.
-        let _ = file.as_file().set_permissions(std::fs::Permissions::from_mode(mode));
+        if let Ok(there) = std::fs::metadata(path) {
+            // A mode that cannot be set is no reason to lose the file.
+            let _ = file.as_file().set_permissions(there.permissions());
+        }
     }
 
     #[cfg(not(unix))]
@@ -118,5 +125,32 @@ impl Write for AtomicFile {
 impl Seek for AtomicFile {
     fn seek(&mut self, _: SeekFrom) -> std::io::Result<u64> {
         match self.inner {}
+    }
+}
+
+#[cfg(all(test, feature = "files", unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn only_regular_files_are_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        for there in [folder.path(), Path::new("/dev/null")] {
+            assert!(matches!(AtomicFile::create(there), Err(Error::Io { path, .. }) if path == there));
+        }
+    }
+
+    #[test]
+    fn a_file_keeps_its_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 }

@@ -33,17 +33,49 @@ pub enum Layout {
     Archive,
 }
 
+impl Layout {
+    /// The layout of a model file; safetensors files that bantam did not write are `Open`. Reads the header
+    /// only.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read, [`Error::Format`] when it is not a safetensors file.
+    pub fn of(path: impl AsRef<Path>) -> Result<Self> {
+        with_file(path.as_ref(), |bytes| {
+            let header = safetensors::Header::read(bytes)?;
+            Ok(if archive::is_archive(&header) { Self::Archive } else { Self::Open })
+        })
+    }
+}
+
 /// Opens a model file.
 pub(crate) fn open<T: Float>(path: &Path) -> Result<Model<T>> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
+    with_file(path, read)
+}
+
+/// Calls `f` with the bytes of a file, unread; errors get the file's name.
+fn with_file<R>(path: &Path, f: impl FnOnce(&Bytes) -> Result<R>) -> Result<R> {
+    let io = |e| Error::io(path, e);
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    check_regular(&std::fs::metadata(path).map_err(io)?).map_err(io)?;
+    let file = File::open(path).map_err(io)?;
+    let len = file.metadata().map_err(io)?.len();
     let file = Arc::new(OpenFile::new(file, path));
     let at = |error: Error| match error {
         Error::Format(format) => Error::Format(format.at(path)),
         other => other,
     };
     let len = usize::try_from(len).map_err(|_| at(too_long(len)))?;
-    read(&Bytes::from_file(&file, 0, len)).map_err(at)
+    f(&Bytes::from_file(&file, 0, len)).map_err(at)
+}
+
+/// Models are read by position and replaced as a whole, which only regular files can be.
+fn check_regular(metadata: &std::fs::Metadata) -> std::io::Result<()> {
+    use std::io::ErrorKind;
+    match metadata.file_type() {
+        t if t.is_file() => Ok(()),
+        t if t.is_dir() => Err(ErrorKind::IsADirectory.into()),
+        _ => Err(std::io::Error::new(ErrorKind::InvalidInput, "not a regular file")),
+    }
 }
 
 fn too_long(got: u64) -> Error {

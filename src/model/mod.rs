@@ -53,6 +53,32 @@ pub(crate) enum Content<T: Float> {
     Carried(DType, Bytes),
 }
 
+/// A tensor of a type that bantam does not compute on: see [`Model::carried`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Carried<'a> {
+    /// Name, kind (a guess) and shape.
+    pub info: &'a WeightInfo,
+    /// The type of its numbers.
+    pub dtype: DType,
+    bytes: &'a Bytes,
+}
+
+impl Carried<'_> {
+    /// Bytes that a file spends on it.
+    pub fn stored_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Its numbers as a file holds them: row-major, little-endian.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] when its file cannot be read.
+    pub fn to_vec(&self) -> Result<Vec<u8>> {
+        self.bytes.read(0, self.bytes.len()).map_err(|fault| Error::weight(&self.info.name, fault))
+    }
+}
+
 impl<T: Float> PartialEq for Content<T> {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
@@ -243,6 +269,15 @@ impl<T: Float> Model<T> {
         self.entries.iter().filter_map(|e| match &e.content {
             Content::Weight(weight) => Some((&e.info, &**weight)),
             Content::Carried(..) => None,
+        })
+    }
+
+    /// The tensors that are not weights, in order: of types that bantam does not compute on, carried along
+    /// as they are.
+    pub fn carried(&self) -> impl Iterator<Item = Carried<'_>> {
+        self.entries.iter().filter_map(|e| match &e.content {
+            Content::Weight(_) => None,
+            Content::Carried(dtype, bytes) => Some(Carried { info: &e.info, dtype: *dtype, bytes }),
         })
     }
 

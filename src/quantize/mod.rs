@@ -224,8 +224,7 @@ impl<T: Float> WeightCompressor<T> for AffineQuantizer {
                 return Ok(leaf);
             }
             // The rank of a factor may be known only now.
-            self.check_inputs(leaf.cols())
-                .map_err(|_| Fault::Form("the group does not divide the inputs of a factor"))?;
+            self.check_inputs(leaf.cols()).map_err(Fault::Refused)?;
             self.encode(leaf)
         })?;
         let after = match self.activations {

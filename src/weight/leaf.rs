@@ -140,8 +140,16 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// Precision in which floats of this leaf are stored.
-    pub(crate) fn float_dtype(&self) -> DType {
+    /// Bits of a code, where the entries are held as codes.
+    pub fn code_bits(&self) -> Option<u8> {
+        match &self.coding {
+            Coding::Float(_) => None,
+            Coding::Affine(affine) => Some(affine.bits()),
+        }
+    }
+
+    /// Precision in which floats of this leaf are stored: its values, or the scales of its codes.
+    pub fn float_dtype(&self) -> DType {
         match &self.coding {
             Coding::Float(values) => values.dtype(),
             Coding::Affine(affine) => affine.scale.dtype(),
@@ -157,6 +165,15 @@ impl<T: Float> Leaf<T> {
             }
             _ => self.read_coded(range, mask),
         }
+    }
+
+    /// The entries with flat positions in `range`, zeros where they are pruned.
+    pub(crate) fn read_dense(&self, range: Range<usize>, mask: Option<&Mask>) -> Result<Cow<'_, [T]>, Fault> {
+        let kept = self.read_kept(range.clone(), mask)?;
+        Ok(match mask {
+            None => kept,
+            Some(mask) => Cow::Owned(scatter(mask.positions(range.clone()), &kept, &range)),
+        })
     }
 
     /// The entries with flat positions in `range` for which the coding holds numbers.

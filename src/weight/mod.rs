@@ -21,6 +21,8 @@ pub use leaf::Leaf;
 pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
+#[cfg(test)]
+pub(crate) use leaf::Block;
 pub(crate) use leaf::{Coding, Support};
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use storage::groups;
