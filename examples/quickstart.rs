@@ -93,7 +93,7 @@ fn recipes() -> Vec<Recipe> {
         Recipe::new("prune(0.1)", |b| b.compress(pipeline().prune(0.1))),
         Recipe::new("prune to 90 %, fine-tune", |b| {
             let pruner = MagnitudePruner::sparsity(0.9).global();
-            b.compress(pipeline().prune(pruner).finetune(FineTuner::new(b.train).epochs(5)))
+            b.compress(pipeline().prune(pruner).finetune(FineTuner::new(b.train).epochs(5).rate(2e-3)))
         }),
         Recipe::new("quantize(8)", |b| b.compress(pipeline().quantize(8))),
         Recipe::new("8-bit weights and activations, in integers", |b| {

@@ -4,7 +4,7 @@
 use super::layers::gradcheck::{check, dot, numbers};
 use super::testing::{Weights, close, fixture, input, lookup};
 use super::{Conv2d, Graph, Input, Network, Optimizer, Outputs, Pool, Trainable};
-use crate::weight::{Affine, Codes, Coding, Mask, Node, Support, Values, value};
+use crate::weight::{Affine, Codes, Coding, Node, Values, value};
 use crate::{Activations, DType, Granularity, Leaf, Tensor, Weight};
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -15,13 +15,9 @@ fn trainable(graph: &Graph, weights: &Weights, optimizer: impl Into<Optimizer>) 
 
 /// Keeps two of three entries.
 fn pruned(weight: &Weight<f64>) -> Weight<f64> {
-    let dense = weight.to_dense().unwrap();
-    let kept: Vec<usize> = (0..dense.len()).filter(|i| i % 3 != 1).collect();
-    let values = kept.iter().map(|i| dense.as_slice()[*i]).collect();
-    let (rows, cols) = (weight.leaves()[0].rows(), weight.leaves()[0].cols());
-    let mask = Mask::from_positions(kept.into_iter(), dense.len());
-    let coding = Coding::Float(Values::new(values));
-    Weight::from_leaf(weight.shape(), Leaf { rows, cols, support: Support::Kept(Arc::new(mask)), coding })
+    let Node::Leaf(leaf) = weight.node().clone() else { panic!("a leaf") };
+    let kept = leaf.restrict(1, |block| Ok(block.positions().map(|i| i % 3 != 1).collect()));
+    Weight::from_leaf(weight.shape(), kept.unwrap())
 }
 
 /// 3-bit codes with a scale and a zero point for each row.
