@@ -1,6 +1,6 @@
 //! Golden tests: bantam against the arithmetic of other people, which `*/make.py` wrote down beside the
 //! data. `README.md` says how to make the data again.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod integer;
 mod layers;
