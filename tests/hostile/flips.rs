@@ -3,7 +3,9 @@
 use crate::common::Random;
 use crate::using::{open, open_path};
 use bantam::nn::Graph;
-use bantam::{Activations, AffineQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor};
+use bantam::{
+    Activations, AffineQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor,
+};
 use proptest::prelude::*;
 
 fn tensor(m: usize, n: usize) -> Tensor<f32> {
@@ -23,12 +25,21 @@ pub fn everything() -> Model {
     ])
     .unwrap()
     .with_graph(
-        Graph::new().flatten().linear("fc1").relu().linear_without_bias("fc2").linear_without_bias("fc3").gelu().linear("fc4"),
+        Graph::new()
+            .flatten()
+            .linear("fc1")
+            .relu()
+            .linear_without_bias("fc2")
+            .linear_without_bias("fc3")
+            .gelu()
+            .linear("fc4"),
     )
     .unwrap();
     model.metadata_mut().insert("made".into(), "by hand".into());
     Pipeline::new()
-        .factorize(LowRankFactorizer::rank(2).residual(AffineQuantizer::bits(2).group(4).asymmetric()).only("fc2.*"))
+        .factorize(
+            LowRankFactorizer::rank(2).residual(AffineQuantizer::bits(2).group(4).asymmetric()).only("fc2.*"),
+        )
         .prune(MagnitudePruner::n_of_m(2, 4).only("fc1.weight"))
         .prune(MagnitudePruner::sparsity(0.95).only("fc3.weight"))
         .prune(MagnitudePruner::sparsity(0.05).only("fc4.weight"))

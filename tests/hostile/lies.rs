@@ -140,32 +140,56 @@ fn parts_that_are_missing_or_too_many() {
     assert!(open(&weight(dense, &[f32s("w", &[2, 2], &[1.0; 4])])));
     refused(&weight(dense, &[]), "tensor `w`: it is described but missing");
     refused(&weight(dense, &[f32s("w", &[2, 2], &[1.0; 4]), bytes_of("x", 1)]), "tensor `x`");
-    refused(&weight(dense, &[array("w", "F16", &[2, 2], vec![0; 8])]), "expected F32 of 16 bytes, got F16 of 8 bytes");
+    refused(
+        &weight(dense, &[array("w", "F16", &[2, 2], vec![0; 8])]),
+        "expected F32 of 16 bytes, got F16 of 8 bytes",
+    );
     refused(&weight(dense, &[f32s("w", &[2, 3], &[1.0; 6])]), "got F32 of 24 bytes");
-    refused(&weight(r#"{"shape":[2,2],"leaf":{"float":"I64"}}"#, &[array("w", "I64", &[2, 2], vec![0; 32])]), "not floats");
+    refused(
+        &weight(r#"{"shape":[2,2],"leaf":{"float":"I64"}}"#, &[array("w", "I64", &[2, 2], vec![0; 32])]),
+        "not floats",
+    );
     let twice = r#"{"version":1,"entries":[{"name":"w"},{"name":"w"}]}"#;
     error(&described(twice, &[f32s("w", &[1], &[0.0])]));
     // Two weights that use one array.
     let shared = r#"{"version":1,"entries":[{"name":"w.u"},{"name":"w","form":{"shape":[2,2],"product":[{"shape":[2,1],"leaf":{"float":"F32"}},{"shape":[1,2],"leaf":{"float":"F32"}}]}}]}"#;
-    refused(&described(shared, &[f32s("w.u", &[2, 1], &[0.0; 2]), f32s("w.v", &[1, 2], &[0.0; 2])]), "missing");
+    refused(
+        &described(shared, &[f32s("w.u", &[2, 1], &[0.0; 2]), f32s("w.v", &[1, 2], &[0.0; 2])]),
+        "missing",
+    );
 }
 
 #[test]
 fn shapes_that_overflow() {
     let max = u64::MAX;
-    for shape in [format!("[0,{max},2]"), format!("[{max},{max}]"), format!("[{max}]"), format!("[{},4]", max / 4), format!("[0,{}]", max / 2)] {
+    for shape in [
+        format!("[0,{max},2]"),
+        format!("[{max},{max}]"),
+        format!("[{max}]"),
+        format!("[{},4]", max / 4),
+        format!("[0,{}]", max / 2),
+    ] {
         refused(&weight(&format!(r#"{{"shape":{shape},"leaf":{{"float":"F32"}}}}"#), &[]), "too large");
-        error(&weight(&format!(r#"{{"shape":{shape},"leaf":{{"mask":{{"bitmask":{{"kept":0}}}},"float":"F32"}}}}"#), &[]));
-        error(&weight(&format!(r#"{{"shape":{shape},"product":[{{"shape":[1,1],"leaf":{{"float":"F32"}}}},{{"shape":[1,1],"leaf":{{"float":"F32"}}}}]}}"#), &[]));
+        error(&weight(
+            &format!(r#"{{"shape":{shape},"leaf":{{"mask":{{"bitmask":{{"kept":0}}}},"float":"F32"}}}}"#),
+            &[],
+        ));
+        error(&weight(
+            &format!(
+                r#"{{"shape":{shape},"product":[{{"shape":[1,1],"leaf":{{"float":"F32"}}}},{{"shape":[1,1],"leaf":{{"float":"F32"}}}}]}}"#
+            ),
+            &[],
+        ));
     }
-    let kept = |kept: u64| format!(r#"{{"shape":[2,2],"leaf":{{"mask":{{"bitmask":{{"kept":{kept}}}}},"float":"F32"}}}}"#);
+    let kept = |kept: u64| {
+        format!(r#"{{"shape":[2,2],"leaf":{{"mask":{{"bitmask":{{"kept":{kept}}}}},"float":"F32"}}}}"#)
+    };
     error(&weight(&kept(5), &[bytes_of("w.mask", 1)]));
     error(&weight(&kept(max), &[bytes_of("w.mask", 1)]));
     // Rows without entries in every form.
-    for leaf in [
-        r#"{"mask":{"bitmask":{"kept":0}},"float":"F32"}"#,
-        r#"{"mask":{"zeros":{"kept":0}},"float":"F32"}"#,
-    ] {
+    for leaf in
+        [r#"{"mask":{"bitmask":{"kept":0}},"float":"F32"}"#, r#"{"mask":{"zeros":{"kept":0}},"float":"F32"}"#]
+    {
         let values = if leaf.contains("zeros") { "w" } else { "w.values" };
         let mut arrays = vec![f32s(values, &[0], &[])];
         if leaf.contains("bitmask") {
@@ -177,16 +201,25 @@ fn shapes_that_overflow() {
     }
     // More than fits in memory: an error, not an abort.
     let product = r#"{"shape":[4000000,4000000],"product":[{"shape":[4000000,1],"leaf":{"mask":{"bitmask":{"kept":0}},"float":"F32"}},{"shape":[1,4000000],"leaf":{"mask":{"bitmask":{"kept":0}},"float":"F32"}}]}"#;
-    let arrays = [bytes_of("w.u.mask", 500_000), f32s("w.u.values", &[0], &[]), bytes_of("w.v.mask", 500_000), f32s("w.v.values", &[0], &[])];
+    let arrays = [
+        bytes_of("w.u.mask", 500_000),
+        f32s("w.u.values", &[0], &[]),
+        bytes_of("w.v.mask", 500_000),
+        f32s("w.v.values", &[0], &[]),
+    ];
     broken(&weight(product, &arrays), "does not fit in memory");
 }
 
 #[test]
 fn codes_that_do_not_fit() {
     let affine = |shape: &str, bits: u32, granularity: &str| {
-        format!(r#"{{"shape":{shape},"leaf":{{"affine":{{"bits":{bits},"granularity":{granularity},"scale":"F32","symmetric":true}}}}}}"#)
+        format!(
+            r#"{{"shape":{shape},"leaf":{{"affine":{{"bits":{bits},"granularity":{granularity},"scale":"F32","symmetric":true}}}}}}"#
+        )
     };
-    let arrays = |codes: usize, scales: usize| [bytes_of("w.codes", codes), f32s("w.scale", &[scales], &vec![1.0; scales])];
+    let arrays = |codes: usize, scales: usize| {
+        [bytes_of("w.codes", codes), f32s("w.scale", &[scales], &vec![1.0; scales])]
+    };
     assert!(open(&weight(&affine("[2,4]", 8, r#""channel""#), &arrays(8, 2))));
     for bits in [0, 9, 16, 255] {
         refused(&weight(&affine("[2,4]", bits, r#""tensor""#), &arrays(8, 1)), "1 to 8 bits");
@@ -201,11 +234,17 @@ fn codes_that_do_not_fit() {
     // Nothing to code, in any number of rows.
     assert!(open(&weight(&affine("[100000000000000,0]", 8, r#""channel""#), &arrays(0, 0))));
     for scale in [f32::NAN, f32::INFINITY, 0.0, -1.0] {
-        assert!(open(&weight(&affine("[2,4]", 8, r#""tensor""#), &[bytes_of("w.codes", 8), f32s("w.scale", &[1], &[scale])])));
+        assert!(open(&weight(
+            &affine("[2,4]", 8, r#""tensor""#),
+            &[bytes_of("w.codes", 8), f32s("w.scale", &[1], &[scale])]
+        )));
         let spread = r#"{"shape":[2,4],"leaf":{"mask":{"zeros":{"kept":3}},"affine":{"bits":8,"granularity":"tensor","scale":"F32","symmetric":true}}}"#;
         assert!(open(&weight(spread, &[bytes_of("w.codes", 8), f32s("w.scale", &[1], &[scale])])));
     }
-    error(&weight(r#"{"shape":[2,4],"leaf":{"affine":{"bits":8,"granularity":"tensor","scale":"U8","symmetric":true}}}"#, &arrays(8, 1)));
+    error(&weight(
+        r#"{"shape":[2,4],"leaf":{"affine":{"bits":8,"granularity":"tensor","scale":"U8","symmetric":true}}}"#,
+        &arrays(8, 1),
+    ));
 }
 
 #[test]
@@ -214,7 +253,15 @@ fn ranks_and_factors_that_do_not_fit() {
     let product = |u: &str, v: &str| format!(r#"{{"shape":[4,6],"product":[{},{}]}}"#, leaf(u), leaf(v));
     let arrays = [f32s("w.u", &[4, 2], &[1.0; 8]), f32s("w.v", &[2, 6], &[1.0; 12])];
     assert!(open(&weight(&product("[4,2]", "[2,6]"), &arrays)));
-    for (u, v) in [("[4,0]", "[0,6]"), ("[4,2]", "[3,6]"), ("[3,2]", "[2,6]"), ("[4,2]", "[2,5]"), ("[8]", "[2,6]"), ("[4,2,1]", "[2,6]"), ("[]", "[]")] {
+    for (u, v) in [
+        ("[4,0]", "[0,6]"),
+        ("[4,2]", "[3,6]"),
+        ("[3,2]", "[2,6]"),
+        ("[4,2]", "[2,5]"),
+        ("[8]", "[2,6]"),
+        ("[4,2,1]", "[2,6]"),
+        ("[]", "[]"),
+    ] {
         refused(&weight(&product(u, v), &arrays), "factors");
     }
     refused(&weight(r#"{"shape":[4,6],"sum":[]}"#, &[]), "sum");
@@ -227,13 +274,35 @@ fn masks_that_lie() {
     let masked = |mask: &str| format!(r#"{{"shape":[4,8],"leaf":{{"mask":{mask},"float":"F32"}}}}"#);
     let values = |n: usize| f32s("w.values", &[n], &vec![1.0; n]);
     // A bit more and a bit less than declared.
-    broken(&weight(&masked(r#"{"bitmask":{"kept":3}}"#), &[array("w.mask", "U8", &[4], vec![1, 1, 0, 0]), values(3)]), "another number");
-    broken(&weight(&masked(r#"{"bitmask":{"kept":1}}"#), &[array("w.mask", "U8", &[4], vec![1, 1, 0, 0]), values(1)]), "another number");
-    broken(&weight(r#"{"shape":[4],"leaf":{"mask":{"zeros":{"kept":1}},"float":"F32"}}"#, &[f32s("w", &[4], &[1.0, 2.0, 0.0, -0.0])]), "zeros");
+    broken(
+        &weight(
+            &masked(r#"{"bitmask":{"kept":3}}"#),
+            &[array("w.mask", "U8", &[4], vec![1, 1, 0, 0]), values(3)],
+        ),
+        "another number",
+    );
+    broken(
+        &weight(
+            &masked(r#"{"bitmask":{"kept":1}}"#),
+            &[array("w.mask", "U8", &[4], vec![1, 1, 0, 0]), values(1)],
+        ),
+        "another number",
+    );
+    broken(
+        &weight(
+            r#"{"shape":[4],"leaf":{"mask":{"zeros":{"kept":1}},"float":"F32"}}"#,
+            &[f32s("w", &[4], &[1.0, 2.0, 0.0, -0.0])],
+        ),
+        "zeros",
+    );
     let csr = |offsets: [u32; 5], indices: &[u8]| {
         let form = masked(&format!(r#"{{"csr":{{"kept":{}}}}}"#, indices.len()));
-        let offsets = array("w.row_offsets", "U32", &[5], offsets.iter().flat_map(|x| x.to_le_bytes()).collect());
-        weight(&form, &[offsets, array("w.indices", "U8", &[indices.len()], indices.to_vec()), values(indices.len())])
+        let offsets =
+            array("w.row_offsets", "U32", &[5], offsets.iter().flat_map(|x| x.to_le_bytes()).collect());
+        weight(
+            &form,
+            &[offsets, array("w.indices", "U8", &[indices.len()], indices.to_vec()), values(indices.len())],
+        )
     };
     assert!(open(&csr([0, 2, 2, 3, 4], &[1, 7, 0, 5])));
     for (offsets, indices) in [
@@ -257,7 +326,17 @@ fn masks_that_lie() {
     // C(4, 2) = 6: patterns 6 and 7 do not exist.
     broken(&nm(2, 4, 1, vec![0b110, 0, 0], 16), "does not exist");
     broken(&nm(2, 4, 1, vec![255; 3], 16), "does not exist");
-    for (n, m, stride) in [(5, 4, 1), (2, 0, 1), (2, 3, 1), (2, 4, 0), (2, 4, 3), (2, 16, 1), (2, 4, usize::MAX), (usize::MAX, 4, 1), (2, usize::MAX, 1)] {
+    for (n, m, stride) in [
+        (5, 4, 1),
+        (2, 0, 1),
+        (2, 3, 1),
+        (2, 4, 0),
+        (2, 4, 3),
+        (2, 16, 1),
+        (2, 4, usize::MAX),
+        (usize::MAX, 4, 1),
+        (2, usize::MAX, 1),
+    ] {
         error(&nm(n, m, stride, vec![0; 3], 16));
     }
     error(&nm(2, 4, 1, vec![0; 3], 15));
@@ -272,17 +351,30 @@ fn masks_that_lie() {
 #[test]
 fn activations_and_graphs() {
     let with = |activations: &str| {
-        weight(&format!(r#"{{"shape":[2,2],"leaf":{{"float":"F32"}},"activations":{activations}}}"#), &[f32s("w", &[2, 2], &[1.0; 4])])
+        weight(
+            &format!(r#"{{"shape":[2,2],"leaf":{{"float":"F32"}},"activations":{activations}}}"#),
+            &[f32s("w", &[2, 2], &[1.0; 4])],
+        )
     };
     assert!(open(&with(r#""int8""#)));
     assert!(open(&with(r#"{"int8_static":{"low":-1,"high":0}}"#)));
-    for bad in [r#"{"low":1,"high":2}"#, r#"{"low":-2,"high":-1}"#, r#"{"low":null,"high":1}"#, r#"{"low":NaN,"high":1}"#, r#"{"low":-1e999,"high":1}"#, r#"{"low":-1}"#] {
+    for bad in [
+        r#"{"low":1,"high":2}"#,
+        r#"{"low":-2,"high":-1}"#,
+        r#"{"low":null,"high":1}"#,
+        r#"{"low":NaN,"high":1}"#,
+        r#"{"low":-1e999,"high":1}"#,
+        r#"{"low":-1}"#,
+    ] {
         error(&with(&format!(r#"{{"int8_static":{bad}}}"#)));
     }
     error(&with(r#""int7""#));
 
     let graph = |nodes: &str| {
-        described(&format!(r#"{{"version":1,"entries":[{{"name":"w"}},{{"name":"ids"}}],"graph":[{nodes}]}}"#), &[f32s("w", &[2, 3], &[1.0; 6]), bytes_of("ids", 8)])
+        described(
+            &format!(r#"{{"version":1,"entries":[{{"name":"w"}},{{"name":"ids"}}],"graph":[{nodes}]}}"#),
+            &[f32s("w", &[2, 3], &[1.0; 6]), bytes_of("ids", 8)],
+        )
     };
     assert!(open(&graph(r#"{"op":{"linear":{"weight":"w"}}},{"op":"relu"}"#)));
     refused(&graph(r#"{"op":{"linear":{"weight":"x"}}}"#), "no weight `x`");
@@ -292,7 +384,11 @@ fn activations_and_graphs() {
     refused(&graph(r#"{"op":"relu","from":[18446744073709551615]}"#), "node 1");
     refused(&graph(r#"{"op":"add"}"#), "inputs");
     refused(&graph(r#"{"op":"fly"}"#), "description");
-    for pool in [r#"{"size":[0,0],"stride":[1,1],"padding":[0,0]}"#, r#"{"size":[2,2],"stride":[0,1],"padding":[0,0]}"#, r#"{"size":[2,2],"stride":[1,1],"padding":[18446744073709551615,0]}"#] {
+    for pool in [
+        r#"{"size":[0,0],"stride":[1,1],"padding":[0,0]}"#,
+        r#"{"size":[2,2],"stride":[0,1],"padding":[0,0]}"#,
+        r#"{"size":[2,2],"stride":[1,1],"padding":[18446744073709551615,0]}"#,
+    ] {
         error(&graph(&format!(r#"{{"op":{{"max_pool":{pool}}}}}"#)));
     }
     error(&graph(r#"{"op":{"dropout":{"probability":1e999}}}"#));

@@ -45,7 +45,13 @@ const DENSE: usize = 1 << 16;
 pub fn used<T: Float>(model: &Model<T>) {
     let (mut small, mut sound) = (true, true);
     for (name, weight) in model.weights() {
-        let _ = (weight.form(), weight.rank(), weight.sparsity(), weight.bits_per_weight(), weight.resident_bytes());
+        let _ = (
+            weight.form(),
+            weight.rank(),
+            weight.sparsity(),
+            weight.bits_per_weight(),
+            weight.resident_bytes(),
+        );
         // A claim may fit its file and still be far more than anybody can hold.
         if weight.len() > DENSE || weight.leaves().iter().any(|l| l.len() > DENSE || l.rows() > DENSE) {
             small = false;

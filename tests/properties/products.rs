@@ -153,7 +153,7 @@ proptest! {
     #[test]
     fn integer_matmul_of_factors_runs_factor_by_factor(seed in any::<u64>(), rank in 1_usize..5, bits in 4_u8..=8) {
         let case = Case { shape: vec![24, 48], look: Look::Mixed, seed };
-        let after = Pipeline::new().factorize(rank).quantize(AffineQuantizer::bits(bits).per_channel())
+        let after = Pipeline::new().factorize(rank).quantize(AffineQuantizer::bits(bits))
             .run(case.tensor::<f32>()).unwrap();
         let weight = after.model.weight("weight").unwrap();
         prop_assume!(weight.form().quantized);
@@ -161,7 +161,7 @@ proptest! {
             let leaf = weight.leaves()[i];
             let dense = Tensor::new(&[leaf.rows(), leaf.cols()], leaf.to_vec().unwrap()).unwrap();
             // The same values on the same grid: quantizing again finds the same codes.
-            AffineQuantizer::bits(bits).per_channel().apply(dense).unwrap()
+            AffineQuantizer::bits(bits).apply(dense).unwrap()
         };
         let x = input::<f32>(3, 48, seed, 1.0);
         let hidden = factor(1).matmul_with(&x, Activations::Int8).unwrap();
