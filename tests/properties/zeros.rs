@@ -30,6 +30,9 @@ fn statement_1<T: Float>(cases: &[Case], steps: &[AnyStep]) {
                 now = next.model;
             }
             Err(bantam::Error::Plan { .. }) => {}
+            // The residual of the largest numbers overflows.
+            Err(bantam::Error::Weight { fault: bantam::Fault::NotFinite { .. }, .. })
+                if cases.iter().any(|c| c.look == Look::Huge) => {}
             Err(e) => assert!(does_not_fit(&e), "{e}"),
         }
         for layout in [Layout::Open, Layout::Archive] {
