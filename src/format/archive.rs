@@ -115,7 +115,7 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
             })?;
             // It is in memory already; now its mask is in the usual form, too.
             let weight =
-                weight.map_leaves(&mut |leaf| leaf.load()).map_err(|f| super::fault(&entry.name, f))?;
+                weight.map_leaves(&mut |leaf| leaf.with_mask()).map_err(|f| super::fault(&entry.name, f))?;
             Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
         }
         None => {

@@ -12,6 +12,8 @@ const HALF: u16 = 1 << (SCALE - 1);
 const TOP: u32 = 1 << 24;
 /// Coded bits that a byte of the stream can hold.
 const MAX_BITS_PER_BYTE: usize = 364;
+/// Zeros at the end that need not be written. A decoder that reads further has a stream that was cut.
+const TRAILING: usize = 8;
 
 /// Moves the probability that the next bit is 0 towards the bit that came.
 fn learn(probability: &mut u16, bit: bool) {
@@ -62,8 +64,9 @@ impl Encoder {
         for _ in 0..5 {
             self.shift();
         }
-        // A decoder reads zeros past the end.
-        while self.out.last() == Some(&0) {
+        // A decoder reads zeros past the end, but no more than this.
+        let shortest = self.out.len().saturating_sub(TRAILING);
+        while self.out.len() > shortest && self.out.last() == Some(&0) {
             self.out.pop();
         }
         self.out
@@ -114,7 +117,7 @@ impl<'a> Decoder<'a> {
 
     /// An error when the whole stream could not hold `bits` coded bits beside those claimed before.
     pub fn check_claim(&mut self, bits: Option<usize>) -> Result<(), FormatKind> {
-        let limit = (self.bytes.len() + 8).saturating_mul(MAX_BITS_PER_BYTE);
+        let limit = (self.bytes.len() + TRAILING).saturating_mul(MAX_BITS_PER_BYTE);
         match bits.and_then(|bits| self.claimed.checked_add(bits)) {
             Some(claimed) if claimed <= limit => {
                 self.claimed = claimed;
@@ -127,7 +130,7 @@ impl<'a> Decoder<'a> {
     /// Whether more has been read than there is: the stream was cut short. A few bytes are normal, since
     /// trailing zeros are not written.
     pub fn is_exhausted(&self) -> bool {
-        self.at > self.bytes.len() + 8
+        self.at > self.bytes.len() + TRAILING
     }
 }
 
@@ -266,6 +269,17 @@ mod tests {
             let mut decoder = Decoder::new(&bytes);
             run(&mut decoder, &[0; 50], &[false; 50], &[0; 20]);
         }
+    }
+
+    #[test]
+    fn many_zeros_at_the_end_are_no_cut_stream() {
+        let symbols = vec![0; 100_000];
+        let mut encoder = Encoder::new();
+        run(&mut encoder, &symbols, &[], &[]);
+        let bytes = encoder.finish();
+        let mut decoder = Decoder::new(&bytes);
+        assert_eq!(run(&mut decoder, &symbols, &[], &[]).0, symbols);
+        assert!(!decoder.is_exhausted());
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub(crate) struct Stream<T: Float, W: Write + Seek> {
     collect: bool,
     /// Whether the arrays lie in the order of the entries.
     in_order: bool,
+    /// The latest array, where it has no bytes.
+    empty: Option<String>,
 }
 
 /// Nothing is written before the first array, when the space for the header is known.
@@ -113,6 +115,7 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
             space,
             collect: space == 0,
             in_order: true,
+            empty: None,
         }
     }
 
@@ -125,10 +128,20 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
             } else {
                 // Something that waits will come after this one.
                 self.in_order &= self.waiting.is_empty();
+                self.follow(&part);
                 self.put(&part)?;
             }
         }
         Ok(())
+    }
+
+    /// Arrays without bytes lie at one place, where a reader takes them by name.
+    fn follow(&mut self, part: &Part<T>) {
+        let empty = (part.len() == 0).then(|| part.name.clone());
+        if let (Some(before), Some(name)) = (&self.empty, &empty) {
+            self.in_order &= before < name;
+        }
+        self.empty = empty;
     }
 
     fn put(&mut self, part: &Part<T>) -> Result<()> {
@@ -147,6 +160,7 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
         // Stable: of equals, in the order of the entries.
         last.sort_by_key(|p| if is_aligned(p) { 0 } else { usize::MAX - p.dtype.bits() });
         self.in_order &= before.iter().eq(last.iter().map(|p| &p.name));
+        last.iter().for_each(|part| self.follow(part));
         let description = Description::new(std::mem::take(&mut self.entries), self.graph.take());
         if !description.is_needless(self.in_order) {
             self.metadata.insert(KEY.to_owned(), description.to_json()?);

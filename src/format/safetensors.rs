@@ -59,8 +59,15 @@ impl Header {
         }
         let metadata = header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
         let start = 8 + length as usize;
+        let mut names: Vec<_> = header
+            .offset_keys()
+            .into_iter()
+            .filter_map(|n| Some((header.info(&n)?.data_offsets, n)))
+            .collect();
+        // Arrays without bytes may lie at the same place: those by name.
+        names.sort();
         let mut tensors = Vec::new();
-        for name in header.offset_keys() {
+        for (_, name) in names {
             let Some(info) = header.info(&name) else { continue };
             let bad = |why| FormatKind::Tensor { name: name.clone(), why };
             let dtype = DType::from_name(&info.dtype.to_string())

@@ -386,6 +386,14 @@ impl<T: Float> Leaf<T> {
         }
     }
 
+    /// The same leaf with its mask in memory; its numbers are what they are, bit for bit.
+    pub(crate) fn with_mask(self) -> Result<Self, Fault> {
+        match self.support {
+            Support::Stored(mask) => Ok(Self { support: Support::Kept(Arc::new(mask.read()?)), ..self }),
+            _ => Ok(self),
+        }
+    }
+
     /// The same leaf with everything in memory, and numbers for kept entries only.
     pub(crate) fn load(&self) -> Result<Self, Fault> {
         let mask = self.mask()?;

@@ -195,11 +195,14 @@ impl<T: Float> Leaf<T> {
 
     /// As [`collect`](Self::collect), with a bitmask where there is a mask.
     fn collect_bits(&self, name: &str, shape: &[usize], parts: &mut Vec<Part<T>>) -> Result<LeafForm, Fault> {
-        if matches!(self.support, Support::Zeros(_)) && self.float_dtype().bits() > T::DTYPE.bits() {
+        let leaf = match &self.support {
             // Taking the zeros out would round the values.
-            return self.collect(name, shape, parts);
-        }
-        let leaf = self.load()?;
+            Support::Zeros(_) if self.float_dtype().bits() > T::DTYPE.bits() => {
+                return self.collect(name, shape, parts);
+            }
+            Support::Zeros(_) => self.load()?,
+            _ => self.clone(),
+        };
         let mask = leaf.mask()?.map(|mask| {
             let stored =
                 StoredMask::encode_as(MaskForm::Bitmask { kept: mask.kept() }, &mask, self.rows, self.cols);

@@ -1,0 +1,142 @@
+//! Compresses a model that is larger than memory should hold, from file to file, and says what it took.
+//!
+//! ```text
+//! cargo run --release --example stream_large -- --gigabytes 4
+//! cargo run --release --example stream_large -- --gigabytes 0.3 --check
+//! ```
+//!
+//! Makes a safetensors file of that size in the folder `--folder` (default: the system's for temporary
+//! files), runs two pipelines on it with `run_to`, and removes what it made. With `--check`, the files are
+//! compared with those of `run` and `save`, in memory.
+
+use bantam::{AffineQuantizer, MagnitudePruner, Model, Pipeline};
+use std::error::Error;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Peak memory that streaming may take, for weights of up to 256 MB.
+const LIMIT_MB: u64 = 600;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (mut gigabytes, mut check, mut folder) = (0.5, false, std::env::temp_dir());
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--check" => check = true,
+            "--gigabytes" => gigabytes = args.next().ok_or("--gigabytes needs a number")?.parse()?,
+            "--folder" => folder = args.next().ok_or("--folder needs a path")?.into(),
+            other => return Err(format!("unknown option {other}").into()),
+        }
+    }
+    let folder = Folder(folder.join(format!("bantam-stream-{}", std::process::id())));
+    std::fs::create_dir_all(&folder.0)?;
+    let original = folder.0.join("original.safetensors");
+    let start = Instant::now();
+    let bytes = make(&original, (gigabytes * 1e9) as usize)?;
+    println!("made {:.2} GB in {:.1} s", bytes as f64 / 1e9, start.elapsed().as_secs_f64());
+
+    let grouped = AffineQuantizer::bits(4).group(64);
+    let pipelines = [
+        ("threshold, 8 bits", Pipeline::new().prune(0.3).quantize(8)),
+        (
+            "global sparsity, 4 bits in groups",
+            Pipeline::new().prune(MagnitudePruner::sparsity(0.5).global()).quantize(grouped),
+        ),
+    ];
+    let mut high = None;
+    for (what, pipeline) in &pipelines {
+        let streamed = folder.0.join("streamed.safetensors");
+        let start = Instant::now();
+        let report = pipeline.run_to(Model::open(&original)?, &streamed)?;
+        let seconds = start.elapsed().as_secs_f64();
+        high = peak_mb();
+        let peak = high.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
+        println!("{what}: {:.2} times smaller in {seconds:.1} s, peak memory so far {peak}", report.ratio());
+        if check {
+            let saved = folder.0.join("saved.safetensors");
+            pipeline.run(Model::open(&original)?)?.model.save(&saved)?;
+            if !same(&streamed, &saved)? {
+                return Err("streamed and saved files differ".into());
+            }
+            println!("{what}: the same bytes as in memory");
+        }
+    }
+    match high {
+        Some(mb) if mb > LIMIT_MB && !check => Err(format!("more than {LIMIT_MB} MB of memory").into()),
+        _ => Ok(()),
+    }
+}
+
+/// A folder that is removed at the end, however that comes.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Writes matrices of 64, 128 and 256 MB until there are so many bytes, a megabyte at a time.
+fn make(path: &Path, wanted: usize) -> Result<usize, Box<dyn Error>> {
+    let (mut shapes, mut at) = (Vec::new(), 0);
+    while at < wanted {
+        let rows = [4096, 8192, 16384][shapes.len() % 3].min((wanted - at).div_ceil(4096 * 4));
+        shapes.push((rows, at));
+        at += rows * 4096 * 4;
+    }
+    let arrays: Vec<String> = (shapes.iter().enumerate())
+        .map(|(i, (rows, at))| {
+            let end = at + rows * 4096 * 4;
+            format!(
+                r#""layer{i}.weight":{{"dtype":"F32","shape":[{rows},4096],"data_offsets":[{at},{end}]}}"#
+            )
+        })
+        .collect();
+    let mut header = format!("{{{}}}", arrays.join(","));
+    header.extend(std::iter::repeat_n(' ', header.len().next_multiple_of(8) - header.len()));
+    let mut out = BufWriter::new(File::create(path)?);
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header.as_bytes())?;
+    let mut state = 1_u64;
+    let mut chunk = vec![0_u8; 1 << 20];
+    let mut left = at;
+    while left > 0 {
+        for x in chunk.chunks_exact_mut(4) {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let value = (state >> 40) as f32 / (1 << 23) as f32 - 1.0;
+            x.copy_from_slice(&value.to_le_bytes());
+        }
+        let n = left.min(chunk.len());
+        out.write_all(&chunk[..n])?;
+        left -= n;
+    }
+    out.flush()?;
+    Ok(at)
+}
+
+fn same(a: &Path, b: &Path) -> std::io::Result<bool> {
+    let (mut a, mut b) = (File::open(a)?, File::open(b)?);
+    if a.metadata()?.len() != b.metadata()?.len() {
+        return Ok(false);
+    }
+    let (mut x, mut y) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    loop {
+        let n = a.read(&mut x)?;
+        if n == 0 {
+            return Ok(true);
+        }
+        b.read_exact(&mut y[..n])?;
+        if x[..n] != y[..n] {
+            return Ok(false);
+        }
+    }
+}
+
+/// Most resident memory that this process has had, where the system says.
+fn peak_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|l| l.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kb| kb / 1000)
+}
