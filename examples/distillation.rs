@@ -30,7 +30,8 @@ fn main() -> Result<(), BoxError> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     for seed in 1..=seeds {
         let student = networks::perceptron(&[784, 64, 32, 10], 0.0, seed)?;
-        let distiller = Distiller::new(&teacher, &train).cache_logits().epochs(epochs).rate(3e-3).seed(seed);
+        let distiller = Distiller::new(&teacher, &train).alpha(0.3).cache_logits();
+        let distiller = distiller.epochs(epochs).rate(3e-3).seed(seed);
         let tuner = FineTuner::new(&train).epochs(epochs).rate(3e-3).seed(seed);
         for (pipeline, all) in
             [(Pipeline::new().distill(distiller), &mut with), (Pipeline::new().finetune(tuner), &mut without)]

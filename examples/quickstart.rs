@@ -109,7 +109,7 @@ fn recipes() -> Vec<Recipe> {
             b.compress(pipeline().factorize(factorizer).finetune(FineTuner::new(b.train).epochs(3)))
         }),
         Recipe::new("student 784-64-32-10, distilled", |b| {
-            let distiller = Distiller::new(b.teacher, b.train).cache_logits().student(student()?);
+            let distiller = Distiller::new(b.teacher, b.train).alpha(0.3).cache_logits().student(student()?);
             b.compress(pipeline().distill(distiller.epochs(STUDENT_EPOCHS).rate(STUDENT_RATE)))
         }),
         Recipe::new("the same student without a teacher", |b| {

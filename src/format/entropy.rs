@@ -40,18 +40,15 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub fn new() -> Self {
-        Self { low: 0, range: u32::MAX, cache: 0, pending: 0, out: Vec::new() }
+        Self { low: 0, range: u32::MAX, cache: 0, pending: 1, out: Vec::new() }
     }
 
     fn shift(&mut self) {
         if self.low < 0xFF00_0000 || self.low > u64::from(u32::MAX) {
             let carry = (self.low >> 32) as u8;
-            // The very first byte is always 0 and is not written.
-            if self.pending > 0 {
-                self.out.push(self.cache.wrapping_add(carry));
-                for _ in 1..self.pending {
-                    self.out.push(0xFF_u8.wrapping_add(carry));
-                }
+            self.out.push(self.cache.wrapping_add(carry));
+            for _ in 1..self.pending {
+                self.out.push(0xFF_u8.wrapping_add(carry));
             }
             self.pending = 0;
             self.cache = (self.low >> 24) as u8;
@@ -64,6 +61,8 @@ impl Encoder {
         for _ in 0..5 {
             self.shift();
         }
+        // Nothing is ever carried into the first byte, so it is always 0 and not stored.
+        self.out.remove(0);
         // A decoder reads zeros past the end, but no more than this.
         let shortest = self.out.len().saturating_sub(TRAILING);
         while self.out.len() > shortest && self.out.last() == Some(&0) {
