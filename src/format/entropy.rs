@@ -271,6 +271,14 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_may_start_with_a_byte_of_ones() {
+        let mut encoder = Encoder::new();
+        run(&mut encoder, &[31, 30], &[], &[]);
+        let bytes = encoder.finish();
+        assert_eq!(run(&mut Decoder::new(&bytes), &[0, 0], &[], &[]).0, [31, 30]);
+    }
+
+    #[test]
     fn many_zeros_at_the_end_are_no_cut_stream() {
         let symbols = vec![0; 100_000];
         let mut encoder = Encoder::new();
