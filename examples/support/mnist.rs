@@ -42,8 +42,11 @@ fn read(path: &Path, axes: usize) -> Result<(Vec<usize>, Vec<u8>), BoxError> {
     let named = |e: std::io::Error| format!("{}: {e}", path.display());
     let bad = |why: &str| format!("{}: not an IDX file: {why}", path.display());
     let file = BufReader::new(File::open(path).map_err(named)?);
-    let mut reader: Box<dyn Read> =
-        if path.extension().is_some_and(|e| e == "gz") { Box::new(GzDecoder::new(file)) } else { Box::new(file) };
+    let mut reader: Box<dyn Read> = if path.extension().is_some_and(|e| e == "gz") {
+        Box::new(GzDecoder::new(file))
+    } else {
+        Box::new(file)
+    };
     let mut head = [0; 4];
     reader.read_exact(&mut head).map_err(named)?;
     if head != [0, 0, 8, axes as u8] {

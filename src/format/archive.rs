@@ -25,8 +25,11 @@ use std::sync::Arc;
 
 /// Name of the one array, and value of the metadata.
 const NAME: &str = "archive";
-/// The longest description.
-const MAX_TEXT: u64 = 100_000_000;
+/// The longest description: some ten thousand weights. A stream holds far more text than it has bytes, and
+/// what is made of the text takes more memory still, so this bounds what a small file can ask for.
+const MAX_TEXT: u64 = 4 << 20;
+/// Codes that are packed at a time.
+const CHUNK: usize = 1 << 16;
 
 pub(super) fn is_archive(header: &Header) -> bool {
     header.metadata.get(KEY).is_some_and(|v| v == NAME)
@@ -64,6 +67,7 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut (impl Write + Seek)) -
     let description = Description::new(entries, model.graph().cloned());
     let contents = Contents { description, carried, metadata: model.metadata().clone() };
     let text = serde_json::to_vec(&contents).map_err(|e| FormatKind::Description(e.to_string()))?;
+    check_text(text.len() as u64)?;
 
     let mut encoder = Encoder::new();
     let mut models = Models::new();
@@ -96,9 +100,7 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     let mut decoder = Decoder::new(&bytes);
     let mut models = Models::new();
     let length = models.lengths.code(&mut decoder, 0);
-    if length > MAX_TEXT {
-        return Err(FormatKind::Limit { what: "the description", limit: MAX_TEXT, got: length }.into());
-    }
+    check_text(length)?;
     decoder.check_claim((length as usize).checked_mul(8))?;
     let text: Vec<u8> = (0..length).map(|_| models.text.code(&mut decoder, 0)).collect();
     // The version is looked at before the rest.
@@ -108,11 +110,13 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     let mut carried = contents.carried.into_iter();
     let mut model = contents.description.build_with(|entry| match &entry.form {
         Some(form) => {
-            let weight = Weight::from_parts(&entry.name, form, &mut |_, kind, dtype, bytes| {
+            let weight = Weight::<T>::from_parts(&entry.name, form, &mut |_, kind, dtype, bytes| {
                 Ok(decode(&mut decoder, kind, dtype, bytes)?)
             })?;
             // It is in memory already; now its mask is in the usual form, too.
-            Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight.load()?))))
+            let weight =
+                weight.map_leaves(&mut |leaf| leaf.load()).map_err(|f| super::fault(&entry.name, f))?;
+            Ok((weight.shape().to_vec(), Content::Weight(Arc::new(weight))))
         }
         None => {
             let bad = |why| FormatKind::Tensor { name: entry.name.clone(), why };
@@ -130,6 +134,14 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     }
     *model.metadata_mut() = contents.metadata;
     Ok(model)
+}
+
+fn check_text(length: u64) -> Result<()> {
+    if length > MAX_TEXT {
+        let what = "the length of an archive's description";
+        return Err(FormatKind::Limit { what, limit: MAX_TEXT, got: length }.into());
+    }
+    Ok(())
 }
 
 /// The models of the description.
@@ -188,8 +200,7 @@ fn stored<T: Float>(part: &Part<T>) -> Result<Vec<u8>, Fault> {
 fn encode<T: Float>(encoder: &mut Encoder, part: &Part<T>, bytes: &[u8]) -> Result<(), Fault> {
     match part.kind {
         PartKind::Mask { entries, cols } => {
-            let bit = |i: usize| bytes[i / 8] >> (i % 8) & 1 == 1;
-            code_mask(encoder, entries, cols, &mut vec![false; entries], |i| bit(i));
+            code_mask(encoder, entries, cols, &mut vec![0; bytes.len()], |i| has(bytes, i));
         }
         PartKind::Codes { bits, len } => {
             let mut tree = Tree::new(u32::from(bits));
@@ -217,18 +228,18 @@ fn decode(
     let out = match kind {
         PartKind::Mask { entries, cols } => {
             decoder.check_claim(Some(entries))?;
-            let mut on = vec![false; entries];
+            let mut on = vec![0; entries.div_ceil(8)];
             code_mask(decoder, entries, cols, &mut on, |_| false);
-            let mut out = vec![0_u8; entries.div_ceil(8)];
-            on.iter().enumerate().for_each(|(i, on)| out[i / 8] |= u8::from(*on) << (i % 8));
-            return Ok(out.into());
+            on
         }
         PartKind::Codes { bits, len } => {
             decoder.check_claim(len.checked_mul(usize::from(bits)))?;
             let mut tree = Tree::new(u32::from(bits));
-            let codes: Vec<u8> = (0..len).map(|_| tree.code(decoder, 0) as u8).collect();
             let mut packer = Packer::new(bits);
-            packer.extend(&codes);
+            for first in (0..len).step_by(CHUNK) {
+                let codes = first..len.min(first + CHUNK);
+                packer.extend(&codes.map(|_| tree.code(decoder, 0) as u8).collect::<Vec<_>>());
+            }
             return Ok(packer.finish().packed());
         }
         PartKind::Numbers => {
@@ -246,22 +257,27 @@ fn byte_trees(dtype: DType) -> Vec<Tree> {
     (0..(dtype.bits() / 8).max(1)).map(|_| Tree::new(8)).collect()
 }
 
-/// Codes `entries` bits, row by row; `on` holds those that are known, and is filled.
+/// Bit `i` of a bitmask.
+fn has(bits: &[u8], i: usize) -> bool {
+    bits[i / 8] >> (i % 8) & 1 == 1
+}
+
+/// Codes `entries` bits, row by row; `on` is a bitmask of zeros that is filled with them.
 fn code_mask(
     coder: &mut impl Coder,
     entries: usize,
     cols: usize,
-    on: &mut [bool],
+    on: &mut [u8],
     bit: impl Fn(usize) -> bool,
 ) {
     let mut flags = Flags::new(16);
     for i in 0..entries {
         let column = i.checked_rem(cols).unwrap_or(0);
-        let seen = |back: usize, there: bool| usize::from(there && back <= i && on[i - back]);
+        let seen = |back: usize, there: bool| usize::from(there && back <= i && has(on, i - back));
         let context = seen(1, column >= 1)
             | seen(2, column >= 2) << 1
             | seen(cols, true) << 2
             | seen(cols.wrapping_sub(1), column + 1 < cols && cols > 1) << 3;
-        on[i] = flags.code(coder, context, bit(i));
+        on[i / 8] |= u8::from(flags.code(coder, context, bit(i))) << (i % 8);
     }
 }

@@ -105,7 +105,8 @@ impl Description {
             model.push_content(WeightInfo::new(entry.name, kind, &shape), content)?;
         }
         if let Some(graph) = self.graph {
-            model.set_graph(graph)?;
+            // A graph that does not fit is a fault of the file, which the error is to name.
+            model.set_graph(graph).map_err(|e| FormatKind::Description(e.to_string()))?;
         }
         Ok(model)
     }

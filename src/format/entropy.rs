@@ -93,11 +93,13 @@ pub(super) struct Decoder<'a> {
     at: usize,
     range: u32,
     code: u32,
+    /// Coded bits that have been claimed so far.
+    claimed: usize,
 }
 
 impl<'a> Decoder<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        let mut decoder = Self { bytes, at: 0, range: u32::MAX, code: 0 };
+        let mut decoder = Self { bytes, at: 0, range: u32::MAX, code: 0, claimed: 0 };
         for _ in 0..4 {
             decoder.pull();
         }
@@ -110,11 +112,14 @@ impl<'a> Decoder<'a> {
         self.code = self.code << 8 | u32::from(byte);
     }
 
-    /// An error when the whole stream could not hold `bits` coded bits.
-    pub fn check_claim(&self, bits: Option<usize>) -> Result<usize, FormatKind> {
+    /// An error when the whole stream could not hold `bits` coded bits beside those claimed before.
+    pub fn check_claim(&mut self, bits: Option<usize>) -> Result<(), FormatKind> {
         let limit = (self.bytes.len() + 8).saturating_mul(MAX_BITS_PER_BYTE);
-        match bits {
-            Some(bits) if bits <= limit => Ok(bits),
+        match bits.and_then(|bits| self.claimed.checked_add(bits)) {
+            Some(claimed) if claimed <= limit => {
+                self.claimed = claimed;
+                Ok(())
+            }
             _ => Err(FormatKind::Archive("it claims more data than it can hold")),
         }
     }

@@ -52,7 +52,7 @@ fn is_aligned<T: Float>(part: &Part<T>) -> bool {
 
 /// A model's arrays and description, entry by entry.
 fn entry<T: Float>(info: &WeightInfo, content: &Content<T>) -> Result<(EntryForm, Vec<Part<T>>)> {
-    check_name::<T>(&info.name)?;
+    check_name(&info.name)?;
     Ok(match content {
         Content::Carried(dtype, bytes) => {
             let part = Part::bytes(info.name.to_string(), *dtype, info.shape.clone(), bytes.clone());

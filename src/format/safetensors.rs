@@ -6,7 +6,7 @@
 
 use crate::error::FormatKind;
 use crate::weight::{Bytes, is_sane_shape};
-use crate::{DType, Error, Float, Result};
+use crate::{DType, Error, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, SeekFrom, Write};
@@ -191,7 +191,7 @@ pub(super) fn header_len<'a>(
 }
 
 /// A name that cannot be an array's: safetensors keeps it for itself.
-pub(super) fn check_name<T: Float>(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     if name == "__metadata__" {
         return Err(FormatKind::Tensor { name: name.to_owned(), why: "the name is reserved" }.into());
     }

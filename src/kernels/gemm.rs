@@ -3,8 +3,8 @@
 use crate::parallel;
 use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar, linalg::general_mat_mul};
 
-/// Rows of the result that one thread computes at a time. Fixed, so that the cut does not depend on the
-/// number of threads.
+/// Rows of the result that one thread computes at a time; more where they are short, so that each block is
+/// worth a thread. The cut depends on the shape alone, never on the number of threads.
 const BLOCK_ROWS: usize = 64;
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 18;
@@ -25,7 +25,7 @@ pub fn gemm<T: LinalgScalar + Send + Sync + PartialOrd>(
     }
     let a = view(a, m, k, a_transposed);
     let b = view(b, k, n, b_transposed);
-    let rows = if m * k * n < MIN_PARALLEL { m } else { BLOCK_ROWS };
+    let rows = if m * k * n < MIN_PARALLEL { m } else { BLOCK_ROWS.max(MIN_PARALLEL / (k * n).max(1)) };
     parallel::for_each_chunk(c, rows * n, |block, c| {
         let first = block * rows;
         let height = c.len() / n;

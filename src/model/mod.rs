@@ -174,9 +174,10 @@ impl<T: Float> Model<T> {
 
     pub(crate) fn push_content(&mut self, info: WeightInfo, content: Content<T>) -> Result<()> {
         let place = self.entries.len();
-        if self.index.insert(Arc::clone(&info.name), place).is_some() {
+        if self.index.contains_key(&info.name) {
             return Err(crate::error::FormatKind::Duplicate(info.name.to_string()).into());
         }
+        self.index.insert(Arc::clone(&info.name), place);
         self.entries.push(Entry { info, content });
         Ok(())
     }

@@ -117,6 +117,10 @@ impl Checker<'_> {
                 self.steps(*stride)?;
                 self.ensure(kh > 0 && kw > 0, "a kernel of size 0")?;
                 self.ensure(padding[0] <= kh && padding[1] <= kw, "padding above the kernel's size")?;
+                let cols = [group_channels, kh, kw].iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
+                if cols.is_none() {
+                    return Err(form(weight, "a kernel that is too large"));
+                }
                 let divides = *groups > 0 && out % groups == 0;
                 self.ensure(divides, "groups must be at least 1 and divide the output channels")?;
                 let channels = group_channels.checked_mul(*groups);

@@ -12,6 +12,9 @@ use std::sync::Arc;
 /// Weights by name.
 pub(crate) type Lookup<'a, T> = &'a dyn Fn(&str) -> Option<Arc<Weight<T>>>;
 
+/// A new graph and the weights that changed or are new.
+pub(crate) type Folded<T> = (Graph, Vec<(String, Weight<T>)>);
+
 /// The graph without the batch norms that could be folded, and the weights that changed or are new, dense.
 ///
 /// A batch norm is folded when it takes the output of a convolution or a linear layer that nobody else
@@ -21,10 +24,7 @@ pub(crate) type Lookup<'a, T> = &'a dyn Fn(&str) -> Option<Arc<Weight<T>>>;
 ///
 /// # Errors
 /// As [`Graph::check`]; [`Error::Weight`] when a file cannot be read or a variance is not positive.
-pub(crate) fn fold_batch_norm<T: Float>(
-    graph: &Graph,
-    weight: Lookup<'_, T>,
-) -> Result<(Graph, Vec<(String, Weight<T>)>)> {
+pub(crate) fn fold_batch_norm<T: Float>(graph: &Graph, weight: Lookup<'_, T>) -> Result<Folded<T>> {
     graph.check(&|name| weight(name).map(|w| w.shape().to_vec()))?;
     let mut names: HashMap<&str, usize> = HashMap::new();
     graph.weights().for_each(|(name, _)| *names.entry(name).or_default() += 1);

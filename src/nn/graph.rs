@@ -183,6 +183,7 @@ impl Graph {
     }
 
     /// Adds output `from` (see [`last`](Self::last)) to the latest output.
+    #[allow(clippy::should_implement_trait, reason = "a layer, named as all the others")]
     pub fn add(self, from: usize) -> Self {
         let last = self.last();
         self.node(Op::Add, &[from, last])

@@ -161,7 +161,8 @@ mod tests {
         let shape = [4, 3];
         let (z, t) = (numbers(12, 1), tensor(&shape, &numbers(12, 2)));
         let p = tensor(&shape, &numbers(12, 3).iter().map(|x| x.abs()).collect::<Vec<_>>());
-        let losses: [(&str, &dyn Fn(&Tensor<f64>) -> Loss<f64>); 4] = [
+        type Function<'a> = &'a dyn Fn(&Tensor<f64>) -> Loss<f64>;
+        let losses: [(&str, Function<'_>); 4] = [
             ("labels", &|z| cross_entropy(z, &[0, 2, 1, 1]).unwrap()),
             ("soft", &|z| soft_cross_entropy(z, &p).unwrap()),
             ("kl", &|z| kl_divergence(z, &t, 2.5).unwrap()),

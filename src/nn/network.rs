@@ -248,6 +248,9 @@ fn convolve<T: Float>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Fault> {
+    if n == 0 {
+        return Ok(());
+    }
     let (windows, cols, m) = (geometry.windows(), geometry.cols(), out / geometry.groups);
     let step = (UNROLLED / (windows * cols).max(1)).clamp(1, n.max(1));
     let mut rows = zeros::<T>(step * windows, cols)?;

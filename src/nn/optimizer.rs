@@ -177,7 +177,7 @@ impl Optimizer {
         state.prepare(self, weights.len());
         let f = |x: f64| T::narrow(x);
         match *self {
-            Self::Sgd(Sgd { momentum, weight_decay, .. }) if momentum == 0.0 => {
+            Self::Sgd(Sgd { momentum: 0.0, weight_decay, .. }) => {
                 let (rate, decay) = (f(rate), f(weight_decay));
                 state.each(weights, gradient, |w, g, _, _| *w -= rate * (g + decay * *w));
             }

@@ -119,12 +119,14 @@ impl Layer {
     /// Work and shape of the output for `inputs` of these shapes.
     pub fn size(&self, slots: &[Slot], inputs: &[&[usize]]) -> Result<(Work, Vec<usize>)> {
         let (work, shape) = self.work(slots, inputs)?;
-        if shape
-            .iter()
-            .try_fold(size_of::<f64>(), |a, b| a.checked_mul(*b))
-            .is_none_or(|n| n > isize::MAX as usize)
-        {
-            return Err(self.misfit(&[], &shape));
+        // Zero samples must not hide sizes that overflow for one.
+        let unrolled = match &work {
+            Work::Conv { geometry, .. } => geometry.unrolled(),
+            _ => Some(0),
+        };
+        let size = shape.iter().try_fold(size_of::<f64>(), |a, b| a.checked_mul((*b).max(1)));
+        if unrolled.is_none() || size.is_none_or(|n| isize::try_from(n).is_err()) {
+            return Err(self.misfit(&[], inputs.first().copied().unwrap_or(&[])));
         }
         Ok((work, shape))
     }
@@ -155,8 +157,12 @@ impl Layer {
             Op::Conv2d { stride, padding, groups, .. } => {
                 let [out, group_channels, kh, kw] = *weight() else { return Err(self.misfit(&[], x)) };
                 let channels = group_channels * groups;
-                let expected =
-                    [0, channels, kh.saturating_sub(2 * padding[0]), kw.saturating_sub(2 * padding[1])];
+                let expected = [
+                    0,
+                    channels,
+                    kh.saturating_sub(padding[0].saturating_mul(2)),
+                    kw.saturating_sub(padding[1].saturating_mul(2)),
+                ];
                 let [n, c, h, w] = *x else { return Err(self.misfit(&expected, x)) };
                 let output = windows([h, w], [kh, kw], *stride, *padding);
                 let (Some(output), true) = (output, c == channels) else {
@@ -196,8 +202,12 @@ impl Layer {
             Op::Tanh => same(Work::Activation(Activation::Tanh)),
             Op::Sigmoid => same(Work::Activation(Activation::Sigmoid)),
             Op::MaxPool { size, stride, padding } | Op::AveragePool { size, stride, padding } => {
-                let expected =
-                    [0, 0, size[0].saturating_sub(2 * padding[0]), size[1].saturating_sub(2 * padding[1])];
+                let expected = [
+                    0,
+                    0,
+                    size[0].saturating_sub(padding[0].saturating_mul(2)),
+                    size[1].saturating_sub(padding[1].saturating_mul(2)),
+                ];
                 let [n, c, h, w] = *x else { return Err(self.misfit(&expected, x)) };
                 let Some(output) = windows([h, w], *size, *stride, *padding) else {
                     return Err(self.misfit(&expected, x));

@@ -29,6 +29,10 @@ use serde::{Deserialize, Serialize};
 /// *Sparsity* is always the fraction of **all** entries that is zero: entries that were pruned before count,
 /// and stay pruned. In a ranking, the first of equals are pruned first (in a global one, by name of the
 /// weight and then by place). Factors of a factored weight are pruned each like a matrix.
+/// `round` takes halves away from zero.
+///
+/// `torch.nn.utils.prune` makes the same masks, but rounds halves to even, promises nothing for equals, and
+/// prunes a fraction of what is *left* when it prunes again.
 ///
 /// Takes matrices, kernels, tables and lone tensors unless told otherwise; never biases or norms.
 ///
@@ -184,7 +188,13 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
                 weight.map_leaves(&mut |leaf| unstructured::by_fraction(leaf, fraction))?
             }
             Amount::Pattern { n, m } => {
-                weight.map_leaves(&mut |leaf| structured::n_of_m(leaf, n, m, stride))?
+                weight.map_leaves(&mut |leaf| {
+                    // The rank of a factor may be known only now.
+                    if leaf.cols() % (m * stride) != 0 {
+                        return Err(Fault::Form("the pattern does not divide the inputs of a factor"));
+                    }
+                    structured::n_of_m(leaf, n, m, stride)
+                })?
             }
             Amount::Channels(fraction) => structured::rows(weight, fraction)?,
         };

@@ -4,7 +4,7 @@ use super::rank::{Counts, Cut, Selection};
 use crate::compressor::{Decision, Outcome, Survey, WeightCompressor};
 use crate::model::{Select, WeightInfo};
 use crate::weight::Leaf;
-use crate::{Fault, Float, Weight};
+use crate::{Fault, Float, LeftAlone, Weight};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
@@ -183,6 +183,9 @@ impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
     }
 
     fn compress_weight(&self, info: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        if weight.is_empty() {
+            return Ok(Outcome::left(weight, LeftAlone::Empty));
+        }
         let mut left = self.ties.get(&*info.name).copied().unwrap_or(0);
         let before = weight.clone();
         let after = weight.map_leaves(&mut |leaf| {

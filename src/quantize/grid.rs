@@ -17,11 +17,13 @@
 use crate::Float;
 use crate::weight::Codes;
 
-/// Scale and zero point of one block of entries.
+/// Scale and zero point of one block of entries, and the lowest and highest code in use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Grid<T> {
     pub scale: T,
     pub zero: u8,
+    low: u8,
+    high: u8,
 }
 
 /// Which codes a grid may use.
@@ -56,22 +58,33 @@ impl Scheme {
         let steps = f64::from(self.max_code());
         if self.has_middle_zero() {
             let scale = scale(low.abs().max(high) / f64::from(self.middle() - 1));
-            return Grid { scale, zero: self.middle() };
+            return self.bounded(scale, self.middle());
         }
         if self.symmetric {
             let zero = u8::from(-low > high);
-            return Grid { scale: scale(low.abs().max(high)), zero };
+            return self.bounded(scale(low.abs().max(high)), zero);
         }
         // Not (high - low) / steps: that overflows for the largest numbers.
         let scale: T = scale(high / steps - low / steps);
         let zero = (-low / scale.widen()).round_ties_even().clamp(0.0, steps) as u8;
-        Grid { scale, zero }
+        self.bounded(scale, zero)
+    }
+
+    /// The grid without codes that stand for more than the largest number: rounding the zero point puts
+    /// the outermost code of one side up to half a step past the range, and rounding the scale a bit.
+    fn bounded<T: Float>(self, scale: T, zero: u8) -> Grid<T> {
+        let finite = |scale: T, code: u8| crate::weight::value(scale, i16::from(zero), code).is_finite();
+        let (low, high) = (self.min_code(), self.max_code());
+        let fits = finite(scale, low) && finite(scale, high);
+        let scale = if fits { scale } else { scale * (T::one() - T::epsilon()) };
+        let (low, high) = (low + u8::from(!finite(scale, low)), high - u8::from(!finite(scale, high)));
+        Grid { scale, zero, low, high }
     }
 
     /// The code of `x`.
     pub fn code<T: Float>(self, grid: Grid<T>, x: T) -> u8 {
         let q = (x.widen() / grid.scale.widen()).round_ties_even() + f64::from(grid.zero);
-        q.clamp(f64::from(self.min_code()), f64::from(self.max_code())) as u8
+        q.clamp(f64::from(grid.low), f64::from(grid.high)) as u8
     }
 
     /// Sum of the squared differences between `values` and what their codes stand for.
@@ -150,8 +163,22 @@ mod tests {
     fn the_widest_range_does_not_overflow() {
         let max = f64::from(f32::MAX);
         for bits in 2..=8 {
-            let grid: Grid<f32> = Scheme { bits, symmetric: false }.grid(-max, max);
-            assert!(grid.scale.is_finite());
+            for (low, high) in [(-max, max), (0.0, max), (-max, 0.0), (-max, 0.3 * max)] {
+                for symmetric in [false, true] {
+                    let scheme = Scheme { bits, symmetric };
+                    let grid: Grid<f32> = scheme.grid(low, high);
+                    for x in [low, high, 0.0] {
+                        let x = x as f32;
+                        let decoded =
+                            crate::weight::value(grid.scale, i16::from(grid.zero), scheme.code(grid, x));
+                        let error = f64::from(x) - f64::from(decoded);
+                        assert!(
+                            error.abs() <= f64::from(grid.scale) * (0.5 + 1e-6),
+                            "{bits} {symmetric} {x}: {decoded}"
+                        );
+                    }
+                }
+            }
         }
         let grid: Grid<f64> = Scheme { bits: 4, symmetric: false }.grid(-f64::MAX, f64::MAX);
         assert!(grid.scale.is_finite() && grid.zero > 0);

@@ -16,6 +16,11 @@
 //! Our code minus its zero point is their signed code. The range always holds 0, as in ONNX, so that a
 //! zero stays a zero; the textbook formula `round(x / scale - round(min / scale))` gives the same codes
 //! where its zero point fits, but puts them from 0 to 255, which a signed byte cannot hold.
+//!
+//! Equal formulas give equal numbers, but next to a half: we divide in double precision, ONNX Runtime in
+//! single, and PyTorch multiplies by a reciprocal in single, so where `x / scale` is within rounding of a half
+//! a code may differ by one. ONNX Runtime's tool computes the zero point from the scale before it is rounded;
+//! for a range from `-a` to `a` it may differ by one. `tests/golden` holds both to that.
 
 mod calibrate;
 mod encode;

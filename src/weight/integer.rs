@@ -93,7 +93,8 @@ fn range<T: Float>(values: &[T]) -> Result<(f64, f64), Fault> {
 /// Scale and zero point of unsigned 8-bit codes for `low..=high`, which is widened to hold 0.
 fn grid(low: f64, high: f64) -> (f64, f64) {
     let (low, high) = (low.min(0.0), high.max(0.0));
-    let scale = (high - low) / 255.0;
+    // Not (high - low) / 255: that overflows for the largest numbers.
+    let scale = high / 255.0 - low / 255.0;
     if scale > 0.0 && (1.0 / scale).is_finite() {
         (scale, (-low / scale).round_ties_even().clamp(0.0, 255.0))
     } else {

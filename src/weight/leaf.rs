@@ -246,7 +246,13 @@ impl<T: Float> Leaf<T> {
         if let (Support::All, Coding::Float(values)) = (&self.support, &self.coding) {
             return Ok(values.read(0..values.len())?.into_owned());
         }
-        let mut out = Vec::with_capacity(self.len());
+        let mut out = Vec::new();
+        if self.is_empty() {
+            // There may be any number of rows without entries.
+            return Ok(out);
+        }
+        out.try_reserve_exact(self.len())
+            .map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
         self.for_each_row(|_, row| {
             out.extend_from_slice(row);
             Ok(())

@@ -195,6 +195,10 @@ impl<T: Float> Leaf<T> {
 
     /// As [`collect`](Self::collect), with a bitmask where there is a mask.
     fn collect_bits(&self, name: &str, shape: &[usize], parts: &mut Vec<Part<T>>) -> Result<LeafForm, Fault> {
+        if matches!(self.support, Support::Zeros(_)) && self.float_dtype().bits() > T::DTYPE.bits() {
+            // Taking the zeros out would round the values.
+            return self.collect(name, shape, parts);
+        }
         let leaf = self.load()?;
         let mask = leaf.mask()?.map(|mask| {
             let stored =

@@ -88,10 +88,13 @@ impl<T: Float> Values<T> {
         }
     }
 
-    /// The same values, in memory and as `T`.
+    /// The same values, in memory and, unless that would round them, as `T`.
     pub fn load(&self) -> Result<Self, Fault> {
         match self {
             Self::Owned { .. } => Ok(self.clone()),
+            Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
+                Ok(Self::Raw { bytes: bytes.load()?, dtype: *dtype })
+            }
             Self::Raw { dtype, .. } => {
                 let data = self.clone().into_vec()?;
                 Ok(Self::selected(data, *dtype))
@@ -166,9 +169,11 @@ fn decode<T: Float>(bytes: &Bytes, dtype: DType, range: Range<usize>) -> Result<
 
 impl<T: Float> PartialEq for Values<T> {
     /// Equal numbers in equal precision; whether they have been read from a file yet makes no difference.
+    /// NaN equals NaN here, so that whatever is saved is equal when it is opened again.
     fn eq(&self, other: &Self) -> bool {
+        let same = |a: &[T], b: &[T]| a.iter().zip(b).all(|(a, b)| a == b || (a.is_nan() && b.is_nan()));
         self.len() == other.len()
             && self.dtype() == other.dtype()
-            && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if a == b)
+            && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if same(&a, &b))
     }
 }

@@ -32,6 +32,7 @@ pub(super) fn thin<T: Float + RealField>(a: &[T], rows: usize, cols: usize) -> R
     )
     .map_err(|_| Fault::NoConvergence)?;
     Ok(Thin {
+        exponent: 0,
         left: (0..rows).flat_map(|i| (0..k).map(move |j| (i, j))).map(|(i, j)| left[(i, j)]).collect(),
         singular: (0..k).map(|i| singular[i].widen()).collect(),
         right: (0..k).flat_map(|i| right.col(i).iter().copied().collect::<Vec<_>>()).collect(),

@@ -21,9 +21,14 @@ pub enum Svd {
     Lapack,
 }
 
-/// A thin decomposition of an `m` x `n` matrix, `k = min(m, n)`.
+/// Matrices whose largest entry is within `4^-15` to `4^15` are decomposed as they are.
+const MAX_EXPONENT: i32 = 15;
+
+/// A thin decomposition of an `m` x `n` matrix, `k = min(m, n)`, divided by `4^exponent`.
 #[derive(Debug)]
 pub(super) struct Thin<T> {
+    /// Keeps squares of very large and very small entries within the number type; usually 0.
+    pub exponent: i32,
     /// Left singular vectors `[m, k]`, row-major.
     pub left: Vec<T>,
     /// Singular values, largest first.
@@ -37,7 +42,10 @@ impl<T: Float> Thin<T> {
     /// values.
     pub fn split(&self, rank: usize) -> (Vec<T>, Vec<T>) {
         let k = self.singular.len().max(1);
-        let roots: Vec<T> = self.singular[..rank].iter().map(|s| T::narrow(s.max(0.0).sqrt())).collect();
+        let roots: Vec<T> = self.singular[..rank]
+            .iter()
+            .map(|s| T::narrow(libm::ldexp(s.max(0.0).sqrt(), self.exponent)))
+            .collect();
         let u = self.left.chunks(k).flat_map(|row| row.iter().zip(&roots).map(|(x, s)| *x * *s)).collect();
         let n = self.right.len() / k;
         let v = self
@@ -53,6 +61,16 @@ impl<T: Float> Thin<T> {
 impl Svd {
     /// The thin decomposition of the finite, row-major matrix `a [rows, cols]`, neither of them 0.
     pub(super) fn thin<T: Float>(self, a: &[T], rows: usize, cols: usize) -> Result<Thin<T>, Fault> {
+        let largest = a.iter().fold(T::zero(), |most, x| most.max(x.abs()));
+        let exponent = if largest > T::zero() { libm::ilogb(largest.widen()) / 2 } else { 0 };
+        if exponent.abs() > MAX_EXPONENT {
+            let a: Vec<T> = a.iter().map(|x| T::narrow(libm::ldexp(x.widen(), -2 * exponent))).collect();
+            return Ok(Thin { exponent, ..self.decompose(&a, rows, cols)? });
+        }
+        self.decompose(a, rows, cols)
+    }
+
+    fn decompose<T: Float>(self, a: &[T], rows: usize, cols: usize) -> Result<Thin<T>, Fault> {
         // The backends know f32 and f64, and `T` is one of them.
         if T::DTYPE == DType::F32 {
             self.run::<f32>(bytemuck::cast_slice(a), rows, cols).map(cast)
@@ -82,6 +100,7 @@ fn missing<T>(_: &[T], _: usize, _: usize, feature: &'static str) -> Result<Thin
 
 fn cast<A: bytemuck::Pod, B: bytemuck::Pod>(thin: Thin<A>) -> Thin<B> {
     Thin {
+        exponent: thin.exponent,
         left: bytemuck::allocation::cast_vec(thin.left),
         singular: thin.singular,
         right: bytemuck::allocation::cast_vec(thin.right),
@@ -142,6 +161,17 @@ mod tests {
                 }
                 let discarded: f64 = thin.singular[rank..].iter().map(|s| s * s).sum();
                 prop_assert!((error - discarded).abs() < 1e-10, "{svd:?}: {error} {discarded}");
+            }
+        }
+    }
+
+    #[test]
+    fn very_large_and_very_small_matrices_decompose() {
+        for svd in backends() {
+            for x in [f32::MAX, f32::MIN_POSITIVE, 1e-43] {
+                let (u, v) = svd.thin(&[x; 12], 3, 4).unwrap().split(1);
+                let product = f64::from(u[0]) * f64::from(v[0]);
+                assert!((product / f64::from(x) - 1.0).abs() < 1e-5, "{svd:?} {x}: {product}");
             }
         }
     }

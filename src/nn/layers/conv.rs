@@ -35,12 +35,33 @@ impl Geometry {
         self.group_channels() * self.kernel[0] * self.kernel[1]
     }
 
+    /// Bytes that the rows of one sample take; `None` where they cannot be counted.
+    pub fn unrolled(&self) -> Option<usize> {
+        let sizes = [self.output[0], self.output[1], self.group_channels(), self.kernel[0], self.kernel[1]];
+        sizes.iter().try_fold(size_of::<f64>(), |a, b| a.checked_mul(*b))
+    }
+
     /// Values of one sample.
     pub fn sample(&self) -> usize {
         self.channels * self.input[0] * self.input[1]
     }
 
-    /// Calls `f(column, first, rows)` for each run of a kernel row that lies inside the image: window
+    /// Where the first value of a window lies in its sample, if no part of the window is padding.
+    fn inside(&self, group: usize, window: usize) -> Option<usize> {
+        let [h, w] = self.input;
+        let top = ((window / self.output[1]) * self.stride[0]).checked_sub(self.padding[0])?;
+        let left = ((window % self.output[1]) * self.stride[1]).checked_sub(self.padding[1])?;
+        let fits = top + self.kernel[0] <= h && left + self.kernel[1] <= w;
+        fits.then(|| (group * self.group_channels() * h + top) * w + left)
+    }
+
+    /// First values of the kernel rows of a window that lies inside, in order.
+    fn runs(&self, corner: usize) -> impl Iterator<Item = usize> {
+        let (plane, width, height) = (self.input[0] * self.input[1], self.input[1], self.kernel[0]);
+        (0..self.group_channels()).flat_map(move |c| (0..height).map(move |i| corner + c * plane + i * width))
+    }
+
+    /// Calls `f(column, first, len)` for each run of a kernel row that lies inside the image: window
     /// inputs `column..` and sample values `first..`, `len` of each. `window` is the index of the window.
     fn for_each_run(&self, group: usize, window: usize, mut f: impl FnMut(usize, usize, usize)) {
         let [h, w] = self.input;
@@ -66,11 +87,43 @@ impl Geometry {
 
 /// The rows of `group`: `[n * windows, cols]`. Overwrites all of `rows`.
 pub fn im2col<T: Float>(geometry: &Geometry, group: usize, x: &[T], rows: &mut [T]) {
+    match geometry.kernel[1] {
+        1 => unroll::<T, 1>(geometry, group, x, rows),
+        3 => unroll::<T, 3>(geometry, group, x, rows),
+        5 => unroll::<T, 5>(geometry, group, x, rows),
+        7 => unroll::<T, 7>(geometry, group, x, rows),
+        _ => unroll::<T, 0>(geometry, group, x, rows),
+    }
+}
+
+/// The transposed of [`im2col`]: adds each entry of `rows` to the value of `dx` that it came from.
+pub fn col2im<T: Float>(geometry: &Geometry, group: usize, rows: &[T], dx: &mut [T]) {
+    match geometry.kernel[1] {
+        1 => roll::<T, 1>(geometry, group, rows, dx),
+        3 => roll::<T, 3>(geometry, group, rows, dx),
+        5 => roll::<T, 5>(geometry, group, rows, dx),
+        7 => roll::<T, 7>(geometry, group, rows, dx),
+        _ => roll::<T, 0>(geometry, group, rows, dx),
+    }
+}
+
+/// [`im2col`] for kernels of width `K`, whose runs are then copied without a call each; 0 is any width.
+fn unroll<T: Float, const K: usize>(geometry: &Geometry, group: usize, x: &[T], rows: &mut [T]) {
     let (windows, cols) = (geometry.windows(), geometry.cols());
     parallel::for_each_chunk(rows, windows * cols, |sample, rows| {
         let x = &x[sample * geometry.sample()..(sample + 1) * geometry.sample()];
-        rows.fill(T::zero());
         for (window, row) in rows.chunks_mut(cols.max(1)).enumerate() {
+            if K > 0
+                && let Some(corner) = geometry.inside(group, window)
+            {
+                for (to, first) in row.as_chunks_mut::<K>().0.iter_mut().zip(geometry.runs(corner)) {
+                    if let Some(from) = x[first..].first_chunk::<K>() {
+                        *to = *from;
+                    }
+                }
+                continue;
+            }
+            row.fill(T::zero());
             geometry.for_each_run(group, window, |column, first, len| {
                 row[column..column + len].copy_from_slice(&x[first..first + len]);
             });
@@ -78,12 +131,22 @@ pub fn im2col<T: Float>(geometry: &Geometry, group: usize, x: &[T], rows: &mut [
     });
 }
 
-/// The transposed of [`im2col`]: adds each entry of `rows` to the value of `dx` that it came from.
-pub fn col2im<T: Float>(geometry: &Geometry, group: usize, rows: &[T], dx: &mut [T]) {
+/// [`col2im`] for kernels of width `K`; 0 is any width.
+fn roll<T: Float, const K: usize>(geometry: &Geometry, group: usize, rows: &[T], dx: &mut [T]) {
     let (windows, cols) = (geometry.windows(), geometry.cols());
     parallel::for_each_chunk(dx, geometry.sample(), |sample, dx| {
         let rows = &rows[sample * windows * cols..(sample + 1) * windows * cols];
         for (window, row) in rows.chunks(cols.max(1)).enumerate() {
+            if K > 0
+                && let Some(corner) = geometry.inside(group, window)
+            {
+                for (from, first) in row.as_chunks::<K>().0.iter().zip(geometry.runs(corner)) {
+                    if let Some(to) = dx[first..].first_chunk_mut::<K>() {
+                        to.iter_mut().zip(from).for_each(|(d, r)| *d += *r);
+                    }
+                }
+                continue;
+            }
             geometry.for_each_run(group, window, |column, first, len| {
                 for (d, r) in dx[first..first + len].iter_mut().zip(&row[column..column + len]) {
                     *d += *r;
@@ -153,8 +216,8 @@ mod tests {
     use super::super::linear;
     use super::*;
 
-    fn geometry(groups: usize, stride: [usize; 2], padding: [usize; 2]) -> Geometry {
-        let (input, kernel) = ([5, 4], [3, 2]);
+    fn geometry(kernel: [usize; 2], groups: usize, stride: [usize; 2], padding: [usize; 2]) -> Geometry {
+        let input = [5, 4];
         let output = [0, 1].map(|a| (input[a] + 2 * padding[a] - kernel[a]) / stride[a] + 1);
         Geometry { channels: 4, input, kernel, stride, padding, groups, output }
     }
@@ -204,10 +267,16 @@ mod tests {
     #[test]
     fn equals_its_definition_and_gradients() {
         let (n, out) = (2, 6);
-        for (groups, stride, padding) in
-            [(1, [1, 1], [0, 0]), (2, [2, 1], [1, 0]), (1, [2, 3], [2, 2]), (2, [1, 1], [3, 2])]
-        {
-            let g = geometry(groups, stride, padding);
+        for (kernel, groups, stride, padding) in [
+            ([3, 2], 1, [1, 1], [0, 0]),
+            ([3, 2], 2, [2, 1], [1, 0]),
+            ([3, 2], 1, [2, 3], [2, 2]),
+            ([3, 2], 2, [1, 1], [3, 2]),
+            ([2, 3], 2, [1, 1], [1, 1]),
+            ([3, 3], 1, [2, 1], [1, 1]),
+            ([1, 1], 2, [1, 1], [0, 0]),
+        ] {
+            let g = geometry(kernel, groups, stride, padding);
             let (rows, cols, m) = (n * g.windows(), g.cols(), out / groups);
             let (x, w) = (numbers(n * g.sample(), 1), numbers(out * cols, 2));
             let y = run(&g, n, out, &x, &w);

@@ -74,7 +74,7 @@ impl Maps {
 
     /// Adds to the gradients of the weight, the bias and, where it is wanted, the input. `fixed` says that
     /// the statistics do not depend on the input.
-    #[allow(clippy::too_many_arguments)]
+    #[allow(clippy::too_many_arguments, reason = "three slices to read, three to add to")]
     pub fn backward<T: Float>(
         self,
         moments: &[Moments],

@@ -1,6 +1,7 @@
 //! Pooling over windows of feature maps, one plane (one channel of one sample) at a time.
 
 use crate::{Float, parallel};
+use std::ops::Range;
 
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,18 +24,20 @@ impl Window {
         self.output[0] * self.output[1]
     }
 
-    /// Calls `f` with the places in the input plane that window `i` covers, padding left out.
-    fn for_each_cell(&self, i: usize, mut f: impl FnMut(usize)) {
-        let at = [i / self.output[1], i % self.output[1]];
-        let range = [0, 1].map(|a| {
-            let start = at[a] * self.stride[a];
-            let end = (start + self.size[a]).saturating_sub(self.padding[a]).min(self.input[a]);
-            start.saturating_sub(self.padding[a])..end
-        });
-        let [rows, cols] = range;
-        for y in rows {
-            for x in cols.clone() {
-                f(y * self.input[1] + x);
+    /// Calls `f` with each window in order and the run of rows and of columns of the input that it covers,
+    /// padding left out.
+    fn for_each_window(&self, mut f: impl FnMut(usize, Range<usize>, Range<usize>)) {
+        let along = |axis: usize, at: usize| {
+            let start = at * self.stride[axis];
+            let end = (start + self.size[axis]).saturating_sub(self.padding[axis]).min(self.input[axis]);
+            start.saturating_sub(self.padding[axis])..end
+        };
+        let mut index = 0;
+        for row in 0..self.output[0] {
+            let rows = along(0, row);
+            for col in 0..self.output[1] {
+                f(index, rows.clone(), along(1, col));
+                index += 1;
             }
         }
     }
@@ -50,18 +53,21 @@ pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut
     parallel::for_each_chunk(&mut pairs, 1, |i, pair| {
         let x = &x[i * plane..(i + 1) * plane];
         for (y, places) in pair {
-            for (i, (y, place)) in y.iter_mut().zip(places.iter_mut()).enumerate() {
-                let mut best = T::neg_infinity();
-                let mut at = 0;
-                window.for_each_cell(i, |cell| {
-                    // NaN wins, so that it is not hidden.
-                    if x[cell] > best || x[cell].is_nan() {
-                        best = x[cell];
-                        at = cell;
+            window.for_each_window(|i, rows, cols| {
+                // Padding is at most half a window, so that this cell is there.
+                let mut at = rows.start * window.input[1] + cols.start;
+                let mut top = x[at];
+                for row in rows {
+                    let first = row * window.input[1] + cols.start;
+                    for (j, value) in x[first..first + cols.len()].iter().enumerate() {
+                        // NaN wins, so that it is not hidden.
+                        if *value > top || value.is_nan() {
+                            (top, at) = (*value, first + j);
+                        }
                     }
-                });
-                (*y, *place) = (best, at);
-            }
+                }
+                (y[i], places[i]) = (top, at);
+            });
         }
     });
 }
@@ -87,11 +93,14 @@ pub fn average_forward<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
     let share = share::<T>(window);
     parallel::for_each_chunk(y, window.out_plane(), |i, y| {
         let x = &x[i * plane..(i + 1) * plane];
-        for (i, y) in y.iter_mut().enumerate() {
+        window.for_each_window(|i, rows, cols| {
             let mut sum = T::zero();
-            window.for_each_cell(i, |cell| sum += x[cell]);
-            *y = sum * share;
-        }
+            for row in rows {
+                let first = row * window.input[1] + cols.start;
+                x[first..first + cols.len()].iter().for_each(|x| sum += *x);
+            }
+            y[i] = sum * share;
+        });
     });
 }
 
@@ -100,9 +109,13 @@ pub fn average_backward<T: Float>(window: &Window, dy: &[T], dx: &mut [T]) {
     let out = window.out_plane();
     let share = share::<T>(window);
     parallel::for_each_chunk(dx, window.in_plane(), |i, dx| {
-        for (i, dy) in dy[i * out..(i + 1) * out].iter().enumerate() {
-            window.for_each_cell(i, |cell| dx[cell] += *dy * share);
-        }
+        let dy = &dy[i * out..(i + 1) * out];
+        window.for_each_window(|i, rows, cols| {
+            for row in rows {
+                let first = row * window.input[1] + cols.start;
+                dx[first..first + cols.len()].iter_mut().for_each(|dx| *dx += dy[i] * share);
+            }
+        });
     });
 }
 
