@@ -74,6 +74,7 @@
 //! [`Unsupported`](Error::Unsupported) and names the feature.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod compressor;
 pub mod distill;

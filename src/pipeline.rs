@@ -41,10 +41,12 @@ use std::sync::atomic::AtomicBool;
 /// weights: [`plan`](Self::plan) does just that.
 pub struct Pipeline<'a, T: Float = f32> {
     steps: Vec<Box<dyn Compressor<T> + 'a>>,
-    on_progress: Option<Box<dyn Fn(&Progress<'_>) + Send + Sync + 'a>>,
+    on_progress: Option<Box<OnProgress<'a>>>,
     cancel: Option<Arc<AtomicBool>>,
     strict: bool,
 }
+
+type OnProgress<'a> = dyn Fn(&Progress<'_>) + Send + Sync + 'a;
 
 /// What a pipeline made.
 #[derive(Clone, Debug)]
@@ -80,7 +82,6 @@ impl<T: Float> Default for Pipeline<'_, T> {
 
 impl Pipeline<'_, f32> {
     /// No steps yet. For `f32`, so that `Pipeline::new().prune(0.1).quantize(8)` needs no hint.
-    #[expect(clippy::new_without_default, reason = "`Default` is generic, `new` is pinned to f32")]
     pub fn new() -> Self {
         Self::default()
     }

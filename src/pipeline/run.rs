@@ -190,9 +190,8 @@ pub(super) fn one<T: Float>(
         mask_is_held(&info.name, pruned, &weight, planned, log.step())?;
     }
     log.bytes(before, weight.stored_bytes());
-    match outcome.left {
-        Some(why) => log.left(&info.name, why)?,
-        None => {}
+    if let Some(why) = outcome.left {
+        log.left(&info.name, why)?;
     }
     Ok(weight)
 }
