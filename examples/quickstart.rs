@@ -141,7 +141,7 @@ fn student() -> Result<Model> {
 /// A pipeline that says how far it is.
 fn pipeline<'a>() -> Pipeline<'a> {
     Pipeline::new().on_progress(|p: &Progress<'_>| {
-        if std::io::stderr().is_terminal() && (p.done % 20 == 0 || p.done == p.of) {
+        if std::io::stderr().is_terminal() && (p.done.is_multiple_of(20) || p.done == p.of) {
             eprint!("\r\x1b[2K    {} {}/{}", p.step, p.done, p.of);
             let _ = std::io::stderr().flush();
         }

@@ -88,7 +88,8 @@ impl Pipeline<'_, f32> {
 }
 
 impl<'a, T: Float> Pipeline<'a, T> {
-    /// Adds a step.
+    /// Adds a step. Of a pipeline that is added to another, the steps count; `strict`, `on_progress` and
+    /// `cancel_when` are those of the outermost.
     pub fn then(mut self, step: impl Compressor<T> + 'a) -> Self {
         self.steps.push(Box::new(step));
         self
