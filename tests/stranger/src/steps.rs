@@ -2,8 +2,8 @@
 
 use bantam::nn::{Graph, Op};
 use bantam::{
-    BoxError, Compressor, Error, Fault, Float, Invalid, LeftAlone, Log, MagnitudePruner, Model, Outcome,
-    Outline, Refusal, Result, Select, Step, Tensor, Weight, WeightCompressor, WeightInfo,
+    Compressor, Error, Fault, Float, Invalid, LeftAlone, Log, MagnitudePruner, Model, Outcome, Outline,
+    Refusal, Result, Select, Step, Tensor, Weight, WeightCompressor, WeightInfo,
 };
 use std::sync::Arc;
 
@@ -205,5 +205,5 @@ fn largest<'a, T: Float>(values: impl Iterator<Item = &'a T>) -> T {
 
 /// What went wrong with a weight, for [`WeightCompressor::compress_weight`].
 fn fault(error: Error) -> Fault {
-    Fault::Other(Arc::from(BoxError::from(error)))
+    Fault::Other(Arc::new(error))
 }
