@@ -120,14 +120,25 @@ impl<T: Float> Compressor<T> for Equalize {
     }
 }
 
-/// A wrong step: it doubles every weight and puts it back as a plain tensor. A mask is lost by that, and
-/// nothing was said of it in [`Step::plan`].
+/// Doubles every weight and puts it back as a plain tensor, so that masks are lost. That is an error unless
+/// [`Step::plan`] says so.
 #[derive(Debug, Clone, Copy)]
-pub struct Forgetful;
+pub struct Forgetful {
+    /// Whether it says so.
+    pub planned: bool,
+}
 
 impl Step for Forgetful {
     fn name(&self) -> &str {
         "forgetful"
+    }
+
+    fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
+        for weight in outline.weights_mut() {
+            needs_values(&weight.form, "forgetful").map_err(|why| (weight.info.name.to_string(), why))?;
+            weight.form.pruned &= !self.planned;
+        }
+        Ok(())
     }
 }
 

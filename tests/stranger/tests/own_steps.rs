@@ -62,7 +62,8 @@ fn streaming_gives_the_bytes_of_run_and_save() -> Test {
     assert_eq!(std::fs::read(whole)?, std::fs::read(&stream)?);
 
     // A step that looks at the whole model says so before any work.
-    let error = each.then(Equalize).run_to(&model, folder.path().join("none")).unwrap_err();
+    let error =
+        Pipeline::new().prune(0.1).then(Equalize).run_to(&model, folder.path().join("none")).unwrap_err();
     assert!(matches!(&error, Error::Plan { step, why: Refusal::NotStreamable, .. } if step == "equalize"));
     assert!(!folder.path().join("none").exists());
     Ok(())
@@ -71,17 +72,23 @@ fn streaming_gives_the_bytes_of_run_and_save() -> Test {
 #[test]
 fn a_mask_that_is_dropped_without_a_plan_is_caught() -> Test {
     let model: Model = mlp(&[8, 16, 3], 0)?;
-    assert!(Pipeline::new().then(Forgetful).run(&model).is_ok(), "there is no mask to drop");
+    let forgetful = Forgetful { planned: false };
+    assert!(Pipeline::new().then(forgetful).run(&model).is_ok(), "there is no mask to drop");
 
-    let error = Pipeline::new().prune(0.1).then(Forgetful).run(&model).unwrap_err();
+    let error = Pipeline::new().prune(0.1).then(forgetful).run(&model).unwrap_err();
     let Error::Weight { weight, fault: Fault::MaskDropped(step) } = &error else { panic!("{error}") };
     assert_eq!((weight.as_str(), step.as_str()), ("fc1.weight", "forgetful"));
 
     // So is that of a model that was pruned before it came.
     let pruned = Pipeline::new().prune(0.1).run(&model)?.model;
-    let nested = Pipeline::new().then(Pipeline::new().then(Forgetful));
+    let nested = Pipeline::new().then(Pipeline::new().then(forgetful));
     let error = nested.run(&pruned).unwrap_err();
     assert!(matches!(error, Error::Weight { fault: Fault::MaskDropped(_), .. }));
+
+    // Saying so makes it right.
+    let planned = Pipeline::new().prune(0.1).then(Forgetful { planned: true });
+    assert!(!planned.plan(&model)?.weights()[0].form.pruned);
+    assert_eq!(planned.run(&model)?.model.weight("fc1.weight").ok_or("no weight")?.sparsity(), 0.0);
     Ok(())
 }
 

@@ -55,7 +55,7 @@ fn deploy<'a>(bits: u8) -> Pipeline<'a> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn eight_bits_cost_at_most_a_tenth_of_a_weight(model in network()) {
