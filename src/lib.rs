@@ -110,3 +110,8 @@ pub use recipe::{Recipe, RecipeStep};
 pub use report::{Left, Report, StepReport, WeightError, WeightReport};
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
