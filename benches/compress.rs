@@ -12,7 +12,7 @@ fn weight() -> Weight {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
     });
-    Tensor::from(bantam::ndarray::Array2::from_shape_vec((N, N), values.collect()).unwrap_or_default()).into()
+    Tensor::new(&[N, N], values.collect()).map_or_else(|_| Tensor::zeros(&[N, N]).into(), Weight::from)
 }
 
 fn prune(c: &mut Criterion) {
