@@ -21,7 +21,13 @@ pub trait Step: Debug + Send + Sync {
         Ok(())
     }
 
-    /// Changes the outline as [`Compressor::compress`] will change the model. No values are read.
+    /// Changes the outline as [`Compressor::compress`] will change the model. No values are read. The steps
+    /// that follow are checked against what is said here. By default nothing changes.
+    ///
+    /// A step that brings pruned entries back says so by `weight.form.pruned = false`; without that, the
+    /// run ends with [`Fault::MaskDropped`]. Codes and factors that are lost are not noticed: a step that
+    /// cannot keep them refuses them with [`Refusal::TooLate`]. A step that adds or removes weights, or
+    /// changes their shapes, puts another outline in place: [`Outline::replace`].
     ///
     /// # Errors
     /// The name of a weight, and why it refuses it.
@@ -71,6 +77,11 @@ pub trait Step: Debug + Send + Sync {
 /// assert_eq!(small.model.weight("weight").unwrap().to_dense()?.as_slice(), [2.0, 0.0]);
 /// # Ok::<(), bantam::Error>(())
 /// ```
+///
+/// A weight made from a tensor is dense: after `prune`, this step would bring pruned entries back and be
+/// stopped with [`Fault::MaskDropped`]. See [`WeightCompressor`] for one that keeps the mask, and
+/// [`Step::plan`] for how to say that it goes. The new weight also loses its
+/// [`activations`](Weight::activations), and is stored in the precision of `T` where it was in 16 bits.
 pub trait Compressor<T: Float = f32>: Step {
     /// Does the work. The model may be left half changed on an error: a pipeline drops it then.
     ///
@@ -95,7 +106,68 @@ pub enum Reach<'a, T: Float> {
     Steps(Vec<&'a dyn Compressor<T>>),
 }
 
-/// One weight at a time: works on single tensors, in parallel and in a stream.
+/// One weight at a time: works on single tensors, in parallel and in a stream. Added to a pipeline with
+/// [`Pipeline::then_each`](crate::Pipeline::then_each).
+///
+/// ```
+/// use bantam::{
+///     Fault, Float, LeftAlone, MagnitudePruner, Outcome, Outline, Pipeline, Refusal, Result, Select, Step, Tensor,
+///     Weight, WeightCompressor, WeightInfo,
+/// };
+/// use std::sync::Arc;
+///
+/// /// Clips to -1..=1.
+/// #[derive(Debug, Default)]
+/// struct Clip {
+///     select: Select,
+/// }
+///
+/// impl Step for Clip {
+///     fn name(&self) -> &str {
+///         "clip"
+///     }
+///
+///     // Codes and factors would be lost.
+///     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
+///         outline.for_each_selected(&self.select, |weight| match weight.form {
+///             form if form.quantized => Err(Refusal::TooLate { done: "quantized", step: "clip" }),
+///             form if form.factored => Err(Refusal::TooLate { done: "factored", step: "clip" }),
+///             _ => Ok(()),
+///         })
+///     }
+/// }
+///
+/// impl<T: Float> WeightCompressor<T> for Clip {
+///     fn select(&self) -> &Select {
+///         &self.select
+///     }
+///
+///     fn compress_weight(&self, _info: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+///         let other = |error| Fault::Other(Arc::new(error));
+///         let mut dense = weight.to_dense().map_err(other)?;
+///         if dense.iter().all(|x| x.abs() <= T::one()) {
+///             return Ok(Outcome::left(weight, LeftAlone::Already));
+///         }
+///         for x in dense.as_mut_slice() {
+///             *x = x.max(-T::one()).min(T::one());
+///         }
+///         let clipped = Weight::from(dense).with_activations(weight.activations());
+///         if !weight.form().pruned {
+///             return Ok(clipped.into());
+///         }
+///         // Pruned entries have come out as zeros; this prunes what is below the smallest normal number.
+///         let zeros = MagnitudePruner::threshold(T::min_positive_value().widen());
+///         Ok(zeros.apply(clipped).map_err(other)?.into())
+///     }
+/// }
+///
+/// let tensor = Tensor::new(&[1, 3], vec![4.0_f32, 0.5, -0.05])?;
+/// let small = Pipeline::new().prune(0.1).then_each(Clip::default()).run(tensor)?;
+/// let weight = small.model.weight("weight").unwrap();
+/// assert_eq!(weight.to_dense()?.as_slice(), [1.0, 0.5, 0.0]);
+/// assert!(weight.form().pruned);
+/// # Ok::<(), bantam::Error>(())
+/// ```
 pub trait WeightCompressor<T: Float = f32>: Send + Sync {
     /// Which weights it takes.
     fn select(&self) -> &Select;
@@ -105,7 +177,8 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
         None
     }
 
-    /// Compresses one weight.
+    /// Compresses one weight that [`select`](Self::select) takes. What is done is given as
+    /// `Ok(weight.into())`, what is left alone as [`Outcome::left`].
     ///
     /// # Errors
     /// What is wrong with it.
@@ -155,7 +228,7 @@ pub enum Decision<'a, T: Float> {
     LookAgain(Box<dyn Survey<'a, T> + 'a>),
 }
 
-/// A weight after a step.
+/// A weight after a step: a changed one with `into`, one that stays with [`left`](Self::left).
 #[derive(Clone, Debug)]
 pub struct Outcome<T: Float = f32> {
     /// The weight: compressed, or as it was.

@@ -260,7 +260,8 @@ pub enum Fault {
         /// What the system said.
         source: Arc<std::io::Error>,
     },
-    /// A pruned entry has become non-zero, or a mask has been dropped.
+    /// A step, named here, has brought pruned entries back or dropped a mask, and its
+    /// [`plan`](crate::Step::plan) did not say so.
     #[error("step `{0}` brought pruned entries back without saying so in its plan")]
     MaskDropped(String),
     /// A setting is out of its range: the step was used without a pipeline, which checks them first.

@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Progress<'a> {
     /// Name of the step at work.
     pub step: &'a str,
-    /// Its place in the pipeline, from 0.
+    /// Its place in the pipeline, from 0; steps of nested pipelines count one by one.
     pub index: usize,
-    /// Steps in the pipeline.
+    /// Steps in the pipeline, counted like that.
     pub steps: usize,
     /// Units of work done: weights, or steps of a training.
     pub done: usize,

@@ -39,6 +39,9 @@ use std::sync::atomic::AtomicBool;
 ///
 /// Before any work, all settings are checked, and then the whole sequence on the forms and shapes of the
 /// weights: [`plan`](Self::plan) does just that.
+///
+/// The steps of a nested pipeline run, and are reported, as if they were in the outer one. Its settings
+/// (the table above) do not count: those of the outermost pipeline do.
 pub struct Pipeline<'a, T: Float = f32> {
     steps: Vec<Box<dyn Compressor<T> + 'a>>,
     on_progress: Option<Box<OnProgress<'a>>>,
@@ -88,8 +91,9 @@ impl Pipeline<'_, f32> {
 }
 
 impl<'a, T: Float> Pipeline<'a, T> {
-    /// Adds a step. Of a pipeline that is added to another, the steps count; `strict`, `on_progress` and
-    /// `cancel_when` are those of the outermost.
+    /// Adds a step. For one of your own that implements [`WeightCompressor`], see
+    /// [`then_each`](Self::then_each). Of a pipeline that is added to another, the steps count; `strict`,
+    /// `on_progress` and `cancel_when` are those of the outermost.
     pub fn then(mut self, step: impl Compressor<T> + 'a) -> Self {
         self.steps.push(Box::new(step));
         self

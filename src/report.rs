@@ -65,7 +65,8 @@ pub struct Left {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WeightError {
-    /// Frobenius norm of the difference over that of the original; 0 when equal.
+    /// Frobenius norm of the difference over that of the original; 0 when equal, infinite (null in JSON)
+    /// when only the original is all zeros, as biases are before they are trained.
     pub relative: f64,
     /// Signal to quantization noise in decibels, `-20 log10(relative)`; infinite (null in JSON) when equal.
     pub sqnr: f64,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 /// Something that knows the answers: a large network, an ensemble, a service.
 ///
-/// A closure is a teacher; so are a [`Network`] and an `Arc` of a teacher. A runtime that wants `&mut` goes
+/// A closure is a teacher, with the type of its argument written out (`|input: &Input<f32>|`, else the compiler
+/// finds it "not general enough"); so are a [`Network`] and an `Arc` of a teacher. A runtime that wants `&mut` goes
 /// behind a `Mutex`:
 ///
 /// ```

@@ -78,7 +78,8 @@ impl Outline {
         &mut self.weights
     }
 
-    /// Puts the outline of another model in place of this one (a step that changes the architecture).
+    /// Puts the outline of another model in place of this one (a step that changes the architecture, or adds
+    /// weights): [`Outline::of`] of a model of the same names, kinds and shapes.
     pub fn replace(&mut self, other: Outline) {
         self.weights = other.weights;
         self.has_graph = other.has_graph;

@@ -100,6 +100,9 @@ pub struct Outputs<T> {
 ///     }
 /// }
 /// ```
+///
+/// A dataset for `f32` and `f64` is `impl<T: Float> Dataset<T>`; its own calls then need the type
+/// (`Dataset::<f32>::len(&data)`).
 pub trait Dataset<T: Float = f32>: Send + Sync {
     /// Number of samples.
     fn len(&self) -> usize;

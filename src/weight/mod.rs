@@ -61,7 +61,8 @@ pub(crate) enum Node<T: Float> {
     Sum(Vec<Weight<T>>),
 }
 
-/// What has been done to a weight, in one look.
+/// What has been done to a weight, in one look. As text, always in this order: "dense", or
+/// "factored+pruned+quantized" without what has not been done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Form {

@@ -203,7 +203,7 @@ fn replace<T: Float>(model: &mut Model<T>, name: &str, tensor: Tensor<T>) -> Res
 fn like<T: Float>(before: &Weight<T>, tensor: Tensor<T>) -> Result<Weight<T>> {
     let weight = Weight::from(tensor).with_activations(before.activations());
     if before.form().pruned {
-        // Pruned entries are zero. The smallest number is above nothing but zeros, for f32 and for f64.
+        // Pruned entries have come out as zeros; this prunes what is below the smallest normal number.
         MagnitudePruner::threshold(T::min_positive_value().widen()).apply(weight)
     } else {
         Ok(weight)
