@@ -264,6 +264,9 @@ pub enum Fault {
     /// [`plan`](crate::Step::plan) did not say so.
     #[error("step `{0}` brought pruned entries back without saying so in its plan")]
     MaskDropped(String),
+    /// A setting is out of its range: the step was used without a pipeline, which checks them first.
+    #[error(transparent)]
+    Setting(#[from] Invalid),
     /// A reason of a user's own step.
     #[error("{0}")]
     Other(Arc<dyn std::error::Error + Send + Sync>),

@@ -74,6 +74,7 @@
 //! [`Unsupported`](Error::Unsupported) and names the feature.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod compressor;
 pub mod distill;
@@ -109,3 +110,8 @@ pub use recipe::{Recipe, RecipeStep};
 pub use report::{Left, Report, StepReport, WeightError, WeightReport};
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};
+
+/// The example of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

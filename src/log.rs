@@ -115,6 +115,11 @@ impl<'a> Log<'a> {
         Ok(())
     }
 
+    /// Says that a weight was not selected. Never an error: the selection is the caller's.
+    pub(crate) fn not_selected(&self, weight: &str) {
+        self.record(|r| r.left.push((weight.to_owned(), LeftAlone::NotSelected)));
+    }
+
     /// The course of a training, for the report.
     pub fn training(&self, training: Training) {
         self.record(|r| r.training = Some(training));

@@ -44,10 +44,12 @@ use std::sync::atomic::AtomicBool;
 /// (the table above) do not count: those of the outermost pipeline do.
 pub struct Pipeline<'a, T: Float = f32> {
     steps: Vec<Box<dyn Compressor<T> + 'a>>,
-    on_progress: Option<Box<dyn Fn(&Progress<'_>) + Send + Sync + 'a>>,
+    on_progress: Option<Box<OnProgress<'a>>>,
     cancel: Option<Arc<AtomicBool>>,
     strict: bool,
 }
+
+type OnProgress<'a> = dyn Fn(&Progress<'_>) + Send + Sync + 'a;
 
 /// What a pipeline made.
 #[derive(Clone, Debug)]
@@ -83,7 +85,6 @@ impl<T: Float> Default for Pipeline<'_, T> {
 
 impl Pipeline<'_, f32> {
     /// No steps yet. For `f32`, so that `Pipeline::new().prune(0.1).quantize(8)` needs no hint.
-    #[expect(clippy::new_without_default, reason = "`Default` is generic, `new` is pinned to f32")]
     pub fn new() -> Self {
         Self::default()
     }
@@ -91,7 +92,8 @@ impl Pipeline<'_, f32> {
 
 impl<'a, T: Float> Pipeline<'a, T> {
     /// Adds a step. For one of your own that implements [`WeightCompressor`], see
-    /// [`then_each`](Self::then_each).
+    /// [`then_each`](Self::then_each). Of a pipeline that is added to another, the steps count; `strict`,
+    /// `on_progress` and `cancel_when` are those of the outermost.
     pub fn then(mut self, step: impl Compressor<T> + 'a) -> Self {
         self.steps.push(Box::new(step));
         self

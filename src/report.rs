@@ -43,13 +43,13 @@ pub struct WeightReport {
     pub sparsity: f64,
     /// Rank, where it is factored.
     pub rank: Option<usize>,
-    /// Steps that selected it and left it as it was.
+    /// Steps that left it as it was, or did not select it.
     pub left: Vec<Left>,
     /// How far it is from the original, once measured: see [`Compressed::measure`](crate::Compressed::measure).
     pub error: Option<WeightError>,
 }
 
-/// A step that left a weight as it was.
+/// A step that left a weight as it was, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Left {
@@ -274,7 +274,10 @@ impl fmt::Display for Report {
             if let Some(e) = w.error {
                 write!(f, " {:>10.2e} {:>9.1}", e.relative, e.sqnr)?;
             }
-            for left in &w.left {
+            if !w.left.is_empty() && w.left.iter().all(|l| l.why == LeftAlone::NotSelected) {
+                write!(f, "  [not selected]")?;
+            }
+            for left in w.left.iter().filter(|l| l.why != LeftAlone::NotSelected) {
                 write!(f, "  [{}: {}]", left.step, left.why)?;
             }
             writeln!(f)?;

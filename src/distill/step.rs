@@ -34,7 +34,7 @@ impl<T: Float> Trains<T> for FineTuner<'_, T> {
 
 /// Trains the model's network in its compressed form, and puts the trained weights in place.
 fn train<T: Float>(how: &dyn Trains<T>, model: &mut Model<T>, log: &Log<'_>) -> Result<()> {
-    let mut student = model.network()?.trainable(how.settings().optimizer.clone())?;
+    let mut student = model.network()?.trainable(how.settings().optimizer)?;
     let training = how.train(&mut student, log)?;
     for (name, weight) in student.into_weights()? {
         model.set(&name, weight)?;

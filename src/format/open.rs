@@ -47,7 +47,7 @@ fn file_len<T: Float>(part: &Part<T>) -> usize {
 }
 
 fn is_aligned<T: Float>(part: &Part<T>) -> bool {
-    file_len(part) % 8 == 0
+    file_len(part).is_multiple_of(8)
 }
 
 /// A model's arrays and description, entry by entry.

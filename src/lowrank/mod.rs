@@ -225,6 +225,7 @@ impl<T: Float> WeightCompressor<T> for LowRankFactorizer {
     }
 
     fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        self.validate()?;
         let (rows, cols) = fold(weight.shape());
         let dtype = match weight.node() {
             Node::Leaf(leaf) if !leaf.is_pruned() && !leaf.is_coded() => leaf.float_dtype(),

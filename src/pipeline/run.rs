@@ -25,6 +25,7 @@ pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> 
         let record = match step.reach() {
             Reach::Weight(each) => {
                 each_planned(each, &mut model, Some(planned), &log)?;
+                not_selected(each, &model, &log);
                 let record = log.into_record();
                 bytes = bytes - record.bytes.0 + record.bytes.1;
                 record
@@ -84,6 +85,12 @@ pub(super) fn assemble(
         });
     }
     Report { weights, steps: rows, bytes_before, bytes_after }
+}
+
+/// Puts the weights that a step does not take into its record.
+pub(super) fn not_selected<T: Float>(each: &dyn WeightCompressor<T>, model: &Model<T>, log: &Log<'_>) {
+    let passed = model.entries().filter(|(info, _)| !each.select().takes(info));
+    passed.for_each(|(info, _)| log.not_selected(&info.name));
 }
 
 /// A step that looks at the whole model: afterwards no mask may have been dropped unplanned.
@@ -190,9 +197,8 @@ pub(super) fn one<T: Float>(
         mask_is_held(&info.name, pruned, &weight, planned, log.step())?;
     }
     log.bytes(before, weight.stored_bytes());
-    match outcome.left {
-        Some(why) => log.left(&info.name, why)?,
-        None => {}
+    if let Some(why) = outcome.left {
+        log.left(&info.name, why)?;
     }
     Ok(weight)
 }

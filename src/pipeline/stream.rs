@@ -1,6 +1,6 @@
 //! Running a pipeline from file to file, one weight at a time.
 
-use super::run::{assemble, one, resolve};
+use super::run::{assemble, not_selected, one, resolve};
 use super::{Pipeline, check};
 use crate::compressor::{Reach, WeightCompressor};
 use crate::format::{AtomicFile, Stream, header_bound, name_file};
@@ -96,6 +96,7 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     stream.finish().map_err(|e| name_file(e, path))?;
     file.commit()?;
 
+    ready.iter().zip(&logs).for_each(|(step, log)| not_selected(step.get(), model, log));
     let bytes_before = model.stored_bytes();
     let mut bytes = bytes_before;
     let last = logs.len().saturating_sub(1);

@@ -177,6 +177,7 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
     }
 
     fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        self.validate()?;
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }

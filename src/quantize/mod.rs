@@ -137,7 +137,7 @@ impl AffineQuantizer {
     /// Whether the granularity fits a matrix with so many inputs.
     pub(crate) fn check_inputs(&self, inputs: usize) -> Result<(), Refusal> {
         match self.granularity {
-            Granularity::Group { size } if inputs % size != 0 => {
+            Granularity::Group { size } if !inputs.is_multiple_of(size) => {
                 Err(Refusal::DoesNotDivide { what: "a group", size, inputs })
             }
             _ => Ok(()),
@@ -211,6 +211,7 @@ impl<T: Float> WeightCompressor<T> for AffineQuantizer {
     }
 
     fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        self.validate()?;
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }

@@ -57,14 +57,15 @@ impl CodedInput {
         let mut codes = Vec::with_capacity(x.len());
         let mut scales = Vec::with_capacity(n);
         for rows in x.chunks((cols * group).max(1)) {
+            // With a fixed range, too: a NaN must not pass for a number.
+            let found = range(rows)?;
             let (low, high) = match how {
                 Activations::Int8Static { low, high } => (low, high),
-                _ => range(rows)?,
+                _ => found,
             };
             let (scale, zero) = grid(low, high);
-            let inverse = 1.0 / scale;
             codes.extend(rows.iter().map(|x| {
-                let q = (x.widen() * inverse).round_ties_even() + zero;
+                let q = (x.widen() / scale).round_ties_even() + zero;
                 (q.clamp(0.0, 255.0) - zero) as i16
             }));
             scales.extend(std::iter::repeat_n(scale, rows.len().checked_div(cols).unwrap_or(0)));

@@ -18,7 +18,7 @@ impl Mask {
     /// `words` holds a bit an entry; bits past `len` are zero.
     pub fn new(words: Vec<u64>, len: usize) -> Self {
         debug_assert_eq!(words.len(), len.div_ceil(64));
-        debug_assert!(len % 64 == 0 || words.last().is_none_or(|w| w >> (len % 64) == 0));
+        debug_assert!(len.is_multiple_of(64) || words.last().is_none_or(|w| w >> (len % 64) == 0));
         let mut ranks = Vec::with_capacity(words.len() / RANK_WORDS + 2);
         let mut total = 0;
         for group in words.chunks(RANK_WORDS) {
@@ -41,7 +41,7 @@ impl Mask {
             })
             .collect();
         if let Some(last) = words.last_mut()
-            && len % 64 != 0
+            && !len.is_multiple_of(64)
         {
             *last &= (1 << (len % 64)) - 1;
         }
@@ -72,8 +72,11 @@ impl Mask {
         let word = i / 64;
         let group = word / RANK_WORDS;
         let whole: usize = self.words[group * RANK_WORDS..word].iter().map(|w| w.count_ones() as usize).sum();
-        let part =
-            if i % 64 == 0 { 0 } else { (self.words[word] & ((1 << (i % 64)) - 1)).count_ones() as usize };
+        let part = if i.is_multiple_of(64) {
+            0
+        } else {
+            (self.words[word] & ((1 << (i % 64)) - 1)).count_ones() as usize
+        };
         self.ranks[group] + whole + part
     }
 

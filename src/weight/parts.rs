@@ -356,7 +356,7 @@ fn build_leaf<T: Float>(
                 return Err(bad(name, "its codes are not of 1 to 8 bits"));
             }
             if let Granularity::Group { size } = granularity
-                && (size == 0 || cols % size != 0)
+                && (size == 0 || !cols.is_multiple_of(size))
             {
                 return Err(bad(name, "its groups do not divide its inputs"));
             }

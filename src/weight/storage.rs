@@ -114,8 +114,10 @@ impl MaskForm {
         let n = rows.checked_mul(cols)?;
         match *self {
             Self::Nm { n: keep, m, stride } => {
-                let fits =
-                    GROUPS.contains(&m) && keep <= m && stride > 0 && cols % m.checked_mul(stride)? == 0;
+                let fits = GROUPS.contains(&m)
+                    && keep <= m
+                    && stride > 0
+                    && cols.is_multiple_of(m.checked_mul(stride)?);
                 let bits = fits.then(|| (n / m).checked_mul(pattern_bits(keep, m)))??;
                 Some(vec![MaskPart { name: "pattern", dtype: DType::U8, len: bits.div_ceil(8) }])
             }
@@ -302,7 +304,11 @@ pub(crate) fn groups(
 
 /// How many entries every group of `m` keeps, where they all keep the same number.
 fn uniform_groups(mask: &Mask, cols: usize, m: usize, stride: usize) -> Option<usize> {
-    if mask.len() == 0 || stride == 0 || cols % (m * stride) != 0 || mask.kept() % (mask.len() / m) != 0 {
+    if mask.len() == 0
+        || stride == 0
+        || !cols.is_multiple_of(m * stride)
+        || !mask.kept().is_multiple_of(mask.len() / m)
+    {
         return None;
     }
     let n = mask.kept() / (mask.len() / m);

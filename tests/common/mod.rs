@@ -87,7 +87,7 @@ impl Read {
             let [from, to]: [usize; 2] = serde_json::from_value(value["data_offsets"].clone()).unwrap();
             arrays.push((from, (name, dtype, shape, bytes[8 + header_len..][from..to].to_vec())));
         }
-        arrays.sort_by(|a, b| (a.0, a.1.3.len()).cmp(&(b.0, b.1.3.len())));
+        arrays.sort_by_key(|a| (a.0, a.1.3.len()));
         Self { header_len, metadata, arrays: arrays.into_iter().map(|a| a.1).collect() }
     }
 

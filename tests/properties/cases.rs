@@ -102,7 +102,7 @@ pub fn any_case() -> impl Strategy<Value = Case> {
 pub enum AnyStep {
     Prune(MagnitudePruner),
     Quantize(AffineQuantizer),
-    Factorize(LowRankFactorizer, Option<usize>),
+    Factorize(LowRankFactorizer),
 }
 
 impl AnyStep {
@@ -113,7 +113,7 @@ impl AnyStep {
         match self.clone() {
             Self::Prune(step) => to.prune(step),
             Self::Quantize(step) => to.quantize(step),
-            Self::Factorize(step, _) => to.factorize(step),
+            Self::Factorize(step) => to.factorize(step),
         }
     }
 }
@@ -165,13 +165,13 @@ pub fn quantizer() -> impl Strategy<Value = AffineQuantizer> {
 
 pub fn factorizer() -> impl Strategy<Value = AnyStep> {
     let amount = prop_oneof![
-        (1_usize..12).prop_map(|r| (LowRankFactorizer::rank(r), Some(r))),
-        (0.01..=1.0_f64).prop_map(|e| (LowRankFactorizer::energy(e), None)),
-        (0.01..=1.0_f64).prop_map(|p| (LowRankFactorizer::parameters(p), None)),
+        (1_usize..12).prop_map(LowRankFactorizer::rank),
+        (0.01..=1.0_f64).prop_map(LowRankFactorizer::energy),
+        (0.01..=1.0_f64).prop_map(LowRankFactorizer::parameters),
     ];
-    (amount, prop::option::weighted(0.3, quantizer())).prop_map(|((step, rank), residual)| match residual {
-        None => AnyStep::Factorize(step, rank),
-        Some(q) => AnyStep::Factorize(step.residual(q), rank),
+    (amount, prop::option::weighted(0.3, quantizer())).prop_map(|(step, residual)| match residual {
+        None => AnyStep::Factorize(step),
+        Some(q) => AnyStep::Factorize(step.residual(q)),
     })
 }
 

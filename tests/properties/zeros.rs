@@ -103,18 +103,18 @@ proptest! {
     ) {
         let lone = |m: &Model<f32>| m.weight("weight").unwrap().clone();
         let tensor = case.tensor::<f32>();
-        if let Ok(first) = Pipeline::new().quantize(q.clone()).run(tensor.clone()) {
-            if let Ok(both) = Pipeline::new().prune(p.clone()).run(&first.model) {
-                // A code stays, or its entry is pruned.
-                let (a, b) = (lone(&first.model).to_dense().unwrap(), lone(&both.model).to_dense().unwrap());
-                prop_assert!(a.iter().zip(b.iter()).all(|(a, b)| a == b || *b == 0.0));
-                prop_assert_eq!(lone(&both.model).form().quantized, lone(&first.model).form().quantized);
-            }
+        if let Ok(first) = Pipeline::new().quantize(q.clone()).run(tensor.clone())
+            && let Ok(both) = Pipeline::new().prune(p.clone()).run(&first.model)
+        {
+            // A code stays, or its entry is pruned.
+            let (a, b) = (lone(&first.model).to_dense().unwrap(), lone(&both.model).to_dense().unwrap());
+            prop_assert!(a.iter().zip(b.iter()).all(|(a, b)| a == b || *b == 0.0));
+            prop_assert_eq!(lone(&both.model).form().quantized, lone(&first.model).form().quantized);
         }
-        if let Ok(first) = Pipeline::new().prune(p).run(tensor) {
-            if let Ok(both) = Pipeline::new().quantize(q).run(&first.model) {
-                prop_assert_eq!(pruned(&first.model), pruned(&both.model));
-            }
+        if let Ok(first) = Pipeline::new().prune(p).run(tensor)
+            && let Ok(both) = Pipeline::new().quantize(q).run(&first.model)
+        {
+            prop_assert_eq!(pruned(&first.model), pruned(&both.model));
         }
     }
 

@@ -55,7 +55,6 @@ pub struct Inspect {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("steps").required(true).multiple(true))]
-#[command(group = ArgGroup::new("flags").multiple(true).conflicts_with("recipe"))]
 pub struct Compress {
     /// The model: a safetensors file, compressed or not.
     #[arg(value_name = "IN")]
@@ -65,52 +64,54 @@ pub struct Compress {
     pub output: PathBuf,
 
     /// Prune every entry with an absolute value under T.
-    #[arg(long, value_name = "T", groups = ["steps", "flags"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "T", group = "steps", allow_negative_numbers = true)]
     #[arg(conflicts_with_all = ["sparsity", "pattern"])]
     pub prune: Option<f64>,
     /// Prune the smallest entries of each weight, until this fraction is zero: 0 to 1.
-    #[arg(long, value_name = "S", groups = ["steps", "flags"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "S", group = "steps", allow_negative_numbers = true)]
     #[arg(conflicts_with = "pattern")]
     pub sparsity: Option<f64>,
     /// With --sparsity: rank the entries of all weights together.
-    #[arg(long, requires = "sparsity", group = "flags")]
+    #[arg(long, requires = "sparsity", conflicts_with_all = ["prune", "pattern"])]
     pub global: bool,
     /// Keep the N largest of every M neighbouring inputs, as in 2:4.
-    #[arg(long, value_name = "N:M", groups = ["steps", "flags"], value_parser = pattern)]
+    #[arg(long, value_name = "N:M", group = "steps", value_parser = pattern)]
     pub pattern: Option<[usize; 2]>,
 
     /// Replace each matrix by a product of this rank.
-    #[arg(long, value_name = "R", groups = ["steps", "flags"], conflicts_with = "energy")]
+    #[arg(long, value_name = "R", group = "steps", conflicts_with = "energy")]
     pub rank: Option<usize>,
     /// Replace each matrix by the product that keeps this fraction of its energy: 0 to 1.
-    #[arg(long, value_name = "E", groups = ["steps", "flags"], allow_negative_numbers = true)]
+    #[arg(long, value_name = "E", group = "steps", allow_negative_numbers = true)]
     pub energy: Option<f64>,
 
     /// Quantize to codes of this many bits: 1 to 8.
-    #[arg(long, value_name = "BITS", groups = ["steps", "flags"])]
+    #[arg(long, value_name = "BITS", group = "steps")]
     pub quantize: Option<u8>,
     /// With --quantize: a scale for each output instead of one for the weight.
-    #[arg(long, requires = "quantize", group = "flags", conflicts_with = "group")]
+    #[arg(long, requires = "quantize", conflicts_with = "group")]
     pub per_channel: bool,
     /// With --quantize: a scale for each G neighbouring inputs.
-    #[arg(long, value_name = "G", requires = "quantize", groups = ["flags"])]
+    #[arg(long, value_name = "G", requires = "quantize")]
     pub group: Option<usize>,
     /// With --quantize: the range of the values, with a zero point, instead of one symmetric around 0.
-    #[arg(long, requires = "quantize", group = "flags")]
+    #[arg(long, requires = "quantize")]
     pub asymmetric: bool,
     /// With --quantize: how the range is chosen: min-max, least-squares, or percentile:P (P of 100).
-    #[arg(long, value_name = "RANGE", requires = "quantize", group = "flags", value_parser = range)]
+    #[arg(long, value_name = "RANGE", requires = "quantize", value_parser = range)]
     pub range: Option<Range>,
 
     /// Compress only weights whose name matches, with * and ?; may be given several times.
-    #[arg(long, value_name = "GLOB", group = "flags")]
+    #[arg(long, value_name = "GLOB")]
     pub only: Vec<String>,
     /// Leave weights whose name matches, with * and ?; may be given several times.
-    #[arg(long, value_name = "GLOB", group = "flags")]
+    #[arg(long, value_name = "GLOB")]
     pub except: Vec<String>,
 
-    /// Take the steps from a file: .toml or .json.
+    /// Take the steps, and what each of them selects, from a file: .toml or .json.
     #[arg(long, value_name = "FILE", group = "steps", value_parser = recipe_path)]
+    #[arg(conflicts_with_all = ["prune", "sparsity", "pattern", "rank", "energy", "quantize"])]
+    #[arg(conflicts_with_all = ["global", "per_channel", "group", "asymmetric", "range", "only", "except"])]
     pub recipe: Option<PathBuf>,
 
     /// How the file is laid out: open can be read by any safetensors reader, archive is the smallest.

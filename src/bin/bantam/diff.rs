@@ -2,7 +2,7 @@
 
 use crate::args::Diff;
 use crate::failure::Failure;
-use crate::output::{self, Table};
+use crate::output::{self, Table, line};
 use bantam::{Carried, DType, Error, Float, Model, WeightError};
 use serde::Serialize;
 use std::collections::HashMap;
@@ -150,7 +150,6 @@ impl std::fmt::Display for Differences {
         if !table.is_empty() {
             write!(f, "{table}")?;
         }
-        let line = |name: &str| name.replace('\n', "\\n");
         for u in &self.unlike {
             writeln!(f, "{}: {} in A, {} in B", line(&u.name), u.a, u.b)?;
         }

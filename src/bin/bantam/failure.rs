@@ -11,7 +11,7 @@ pub enum Failure {
     /// The reader of standard output is gone.
     Closed,
     /// The library's, with the file it is about where the error does not say so itself.
-    Bantam(Option<String>, Error),
+    Bantam(Option<String>, Box<Error>),
     /// Something that was asked for makes no sense.
     Refused(String),
     /// Reading or writing failed.
@@ -26,7 +26,7 @@ impl Failure {
 
     /// An error that does not name the file it is about.
     pub fn about(path: &Path, error: Error) -> Self {
-        Self::Bantam(Some(path.display().to_string()), error)
+        Self::Bantam(Some(path.display().to_string()), error.into())
     }
 
     pub fn code(&self) -> u8 {
@@ -70,6 +70,6 @@ impl fmt::Display for Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Bantam(None, error)
+        Self::Bantam(None, error.into())
     }
 }

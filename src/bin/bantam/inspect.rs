@@ -97,13 +97,12 @@ pub fn inspect(args: &Inspect) -> Result<(), Failure> {
 
 /// All tensors in the order of the file.
 fn rows(model: &Model) -> Vec<Row<'_>> {
-    let weights: HashMap<&str, Row<'_>> = model
+    let mut rows: HashMap<&str, Row<'_>> = model
         .entries()
         .map(|(info, weight)| (&*info.name, of_weight(info, weight)))
         .chain(model.carried().map(|carried| (&*carried.info.name, of_carried(&carried))))
         .collect();
-    let mut weights = weights;
-    model.names().filter_map(|name| weights.remove(name)).collect()
+    model.names().filter_map(|name| rows.remove(name)).collect()
 }
 
 fn of_weight<'a>(info: &'a WeightInfo, weight: &'a Weight) -> Row<'a> {

@@ -28,6 +28,11 @@ pub fn complain(message: &str) {
     let _ = writeln!(io::stderr(), "bantam: {line}");
 }
 
+/// A name from a file, which must not break its line.
+pub fn line(name: &str) -> String {
+    printable(name).replace('\n', "\\n")
+}
+
 /// Names come from files: control characters in them are shown, not obeyed.
 fn printable(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
@@ -52,8 +57,7 @@ impl Table {
     }
 
     pub fn row(&mut self, cells: Vec<String>) {
-        // A name must not break its line.
-        self.rows.push(cells.into_iter().map(|cell| cell.replace('\n', "\\n")).collect());
+        self.rows.push(cells.iter().map(|cell| line(cell)).collect());
     }
 
     pub fn is_empty(&self) -> bool {

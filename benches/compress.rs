@@ -1,0 +1,63 @@
+//! Compressing one 1024 x 1024 matrix with each step, as users call it.
+
+use bantam::{AffineQuantizer, LowRankFactorizer, MagnitudePruner, Tensor, Weight, WeightCompressor};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use std::hint::black_box;
+
+const N: usize = 1024;
+
+fn weight() -> Weight {
+    let mut state = 1_u32;
+    let values = (0..N * N).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+    });
+    Tensor::new(&[N, N], values.collect()).map_or_else(|_| Tensor::zeros(&[N, N]).into(), Weight::from)
+}
+
+fn prune(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prune");
+    group.throughput(Throughput::Bytes((N * N * 4) as u64));
+    let steps = [
+        ("threshold", MagnitudePruner::threshold(0.25)),
+        ("sparsity 0.9", MagnitudePruner::sparsity(0.9)),
+        ("2:4", MagnitudePruner::n_of_m(2, 4)),
+    ];
+    for (name, step) in steps {
+        group.bench_function(BenchmarkId::new(name, format!("{N}x{N}")), |b| {
+            let weight = weight();
+            b.iter(|| black_box(step.apply(weight.clone())));
+        });
+    }
+    group.finish();
+}
+
+fn quantize(c: &mut Criterion) {
+    let mut group = c.benchmark_group("quantize");
+    group.throughput(Throughput::Bytes((N * N * 4) as u64));
+    let steps = [
+        ("8 bits per tensor", AffineQuantizer::bits(8)),
+        ("8 bits per channel", AffineQuantizer::bits(8).per_channel()),
+        ("4 bits group 128", AffineQuantizer::bits(4).group(128)),
+    ];
+    for (name, step) in steps {
+        group.bench_function(BenchmarkId::new(name, format!("{N}x{N}")), |b| {
+            let weight = weight();
+            b.iter(|| black_box(step.apply(weight.clone())));
+        });
+    }
+    group.finish();
+}
+
+fn factorize(c: &mut Criterion) {
+    let mut group = c.benchmark_group("factorize");
+    group.sample_size(10);
+    group.bench_function(BenchmarkId::new("rank 64", format!("{N}x{N}")), |b| {
+        let weight = weight();
+        b.iter(|| black_box(LowRankFactorizer::rank(64).apply(weight.clone())));
+    });
+    group.finish();
+}
+
+criterion_group!(benches, prune, quantize, factorize);
+criterion_main!(benches);
