@@ -92,8 +92,15 @@ fn read<T: Float>(bytes: &Bytes) -> Result<Model<T>> {
     if archive::is_archive(&file) { archive::read(&file) } else { open::read(file) }
 }
 
+/// What does not fit would be written and then refused on opening.
+fn fits_its_graph<T: Float>(model: &Model<T>) -> Result<()> {
+    let Some(graph) = model.graph() else { return Ok(()) };
+    graph.check(&|name| model.weight(name).map(|w| w.shape().to_vec()))
+}
+
 /// Saves a model: the file appears whole or not at all.
 pub(crate) fn save<T: Float>(model: &Model<T>, path: &Path, layout: Layout) -> Result<()> {
+    fits_its_graph(model)?;
     let mut file = AtomicFile::create(path)?;
     match layout {
         Layout::Open => open::write(model, &mut file),
@@ -113,6 +120,7 @@ pub(crate) fn name_file(error: Error, path: &Path) -> Error {
 
 /// The bytes of a saved model.
 pub(crate) fn to_bytes<T: Float>(model: &Model<T>, layout: Layout) -> Result<Vec<u8>> {
+    fits_its_graph(model)?;
     let mut bytes = std::io::Cursor::new(Vec::new());
     match layout {
         Layout::Open => open::write(model, &mut bytes)?,

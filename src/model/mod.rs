@@ -354,6 +354,7 @@ impl<T: Float> Model<T> {
     ///
     /// # Errors
     /// [`Error::Io`] when it cannot be written, [`Error::Format`] when two arrays would have the same name,
+    /// [`Error::Graph`] and [`Error::Shape`] when the weights do not fit the model's graph any more,
     /// [`Error::Unsupported`] without the feature `files`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         self.save_with(path, Layout::Open)

@@ -93,6 +93,10 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
             last.progress(i + 1, of)?;
         }
     }
+    if let Some(graph) = model.graph() {
+        // A step may have changed a shape: such a file could not be opened again.
+        graph.check(&|name| rows.iter().find(|r| r.name == name).map(|r| r.shape.clone()))?;
+    }
     stream.finish().map_err(|e| name_file(e, path))?;
     file.commit()?;
 
