@@ -240,38 +240,35 @@ fn statement_7_empty_tensors_keep_their_order() {
 
 #[test]
 fn weights_that_do_not_fit_the_graph_are_not_saved() {
+    use bantam::{Fault, Outcome, Select, Step, Weight, WeightCompressor, WeightInfo};
     #[derive(Debug)]
-    struct Reshape(bantam::Select);
-    impl bantam::Step for Reshape {
+    struct Reshape(Select);
+    impl Step for Reshape {
         fn name(&self) -> &str {
             "reshape"
         }
     }
-    impl bantam::WeightCompressor for Reshape {
-        fn select(&self) -> &bantam::Select {
+    impl WeightCompressor for Reshape {
+        fn select(&self) -> &Select {
             &self.0
         }
-        fn compress_weight(
-            &self,
-            _: &bantam::WeightInfo,
-            _: bantam::Weight,
-        ) -> Result<bantam::Outcome, bantam::Fault> {
-            Ok(bantam::Weight::from(bantam::Tensor::zeros(&[2, 2])).into())
+        fn compress_weight(&self, _: &WeightInfo, _: Weight) -> Result<Outcome, Fault> {
+            Ok(Weight::from(Tensor::zeros(&[2, 2])).into())
         }
     }
-    let tensors = [("fc1.weight", bantam::Tensor::zeros(&[3, 4])), ("fc1.bias", bantam::Tensor::zeros(&[3]))];
+    let tensors = [("fc1.weight", Tensor::zeros(&[3, 4])), ("fc1.bias", Tensor::zeros(&[3]))];
     let model: Model = Model::from_tensors(tensors).unwrap();
     let model = model.with_graph(bantam::nn::Graph::new().linear("fc1")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("m.safetensors");
     std::fs::write(&path, b"old").unwrap();
-    let pipeline = || bantam::Pipeline::new().then_each(Reshape(bantam::Select::default()));
+    let pipeline = || Pipeline::new().then_each(Reshape(Select::default()));
 
     let reshaped = pipeline().run(&model).unwrap().model;
-    for layout in [bantam::Layout::Open, bantam::Layout::Archive] {
-        assert!(matches!(reshaped.save_with(&path, layout), Err(bantam::Error::Shape { .. })));
-        assert!(matches!(reshaped.to_bytes_with(layout), Err(bantam::Error::Shape { .. })));
+    for layout in [Layout::Open, Layout::Archive] {
+        assert!(matches!(reshaped.save_with(&path, layout), Err(Error::Shape { .. })));
+        assert!(matches!(reshaped.to_bytes_with(layout), Err(Error::Shape { .. })));
     }
-    assert!(matches!(pipeline().run_to(&model, &path), Err(bantam::Error::Shape { .. })));
+    assert!(matches!(pipeline().run_to(&model, &path), Err(Error::Shape { .. })));
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
 }
