@@ -3,7 +3,7 @@
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo};
 use crate::recipe::RecipeStep;
-use crate::{Error, Fault, Float, Invalid, LeftAlone, Refusal, Result, Weight};
+use crate::{Error, Fault, Float, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight};
 use std::fmt::Debug;
 
 /// The half of a step that has no number type: what it is called, whether its settings and its place in a
@@ -24,10 +24,12 @@ pub trait Step: Debug + Send + Sync {
     /// Changes the outline as [`Compressor::compress`] will change the model. No values are read. The steps
     /// that follow are checked against what is said here. By default nothing changes.
     ///
-    /// A step that brings pruned entries back says so by `weight.form.pruned = false`; without that, the
-    /// run ends with [`Fault::MaskDropped`]. Codes and factors that are lost are not noticed: a step that
-    /// cannot keep them refuses them with [`Refusal::TooLate`]. A step that adds or removes weights, or
-    /// changes their shapes, puts another outline in place: [`Outline::replace`].
+    /// What a step does to a weight and its plan does not say ends the run with [`Fault::Unplanned`]: so
+    /// that nothing is lost in silence, and later steps are checked against what is there. A step that
+    /// brings pruned entries back says so by `weight.form.pruned = false`, one that prunes by
+    /// `weight.form.pruned = true`, and likewise for codes (`quantized`), factors (`factored`), shapes and
+    /// activations; one that cannot keep them refuses the weight with [`Refusal::TooLate`]. A step that
+    /// adds or removes weights puts another outline in place: [`Outline::replace`].
     ///
     /// # Errors
     /// The name of a weight, and why it refuses it.
@@ -79,9 +81,13 @@ pub trait Step: Debug + Send + Sync {
 /// ```
 ///
 /// A weight made from a tensor is dense: after `prune`, this step would bring pruned entries back and be
-/// stopped with [`Fault::MaskDropped`]. See [`WeightCompressor`] for one that keeps the mask, and
+/// stopped with [`Fault::Unplanned`]. See [`WeightCompressor`] for one that keeps the mask, and
 /// [`Step::plan`] for how to say that it goes. The new weight also loses its
 /// [`activations`](Weight::activations), and is stored in the precision of `T` where it was in 16 bits.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a step for models (`Compressor<{T}>`)",
+    note = "a step that handles one weight at a time (`WeightCompressor`) is added with `Pipeline::then_each`"
+)]
 pub trait Compressor<T: Float = f32>: Step {
     /// Does the work. The model may be left half changed on an error: a pipeline drops it then.
     ///
@@ -102,8 +108,8 @@ pub enum Reach<'a, T: Float> {
     Model,
     /// At one weight at a time.
     Weight(&'a dyn WeightCompressor<T>),
-    /// It is a sequence of steps.
-    Steps(Vec<&'a dyn Compressor<T>>),
+    /// It is a sequence of steps, to be run as if they were in the outer pipeline.
+    Pipeline(&'a Pipeline<'a, T>),
 }
 
 /// One weight at a time: works on single tensors, in parallel and in a stream. Added to a pipeline with
@@ -111,10 +117,9 @@ pub enum Reach<'a, T: Float> {
 ///
 /// ```
 /// use bantam::{
-///     Fault, Float, LeftAlone, MagnitudePruner, Outcome, Outline, Pipeline, Refusal, Result, Select, Step, Tensor,
-///     Weight, WeightCompressor, WeightInfo,
+///     Fault, Float, LeftAlone, Outcome, Outline, Pipeline, Refusal, Select, Step, Tensor, Weight,
+///     WeightCompressor, WeightInfo,
 /// };
-/// use std::sync::Arc;
 ///
 /// /// Clips to -1..=1.
 /// #[derive(Debug, Default)]
@@ -143,21 +148,12 @@ pub enum Reach<'a, T: Float> {
 ///     }
 ///
 ///     fn compress_weight(&self, _info: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
-///         let other = |error| Fault::Other(Arc::new(error));
-///         let mut dense = weight.to_dense().map_err(other)?;
-///         if dense.iter().all(|x| x.abs() <= T::one()) {
+///         if weight.to_dense()?.iter().all(|x| x.abs() <= T::one()) {
 ///             return Ok(Outcome::left(weight, LeftAlone::Already));
 ///         }
-///         for x in dense.as_mut_slice() {
-///             *x = x.max(-T::one()).min(T::one());
-///         }
-///         let clipped = Weight::from(dense).with_activations(weight.activations());
-///         if !weight.form().pruned {
-///             return Ok(clipped.into());
-///         }
-///         // Pruned entries have come out as zeros; this prunes what is below the smallest normal number.
-///         let zeros = MagnitudePruner::threshold(T::min_positive_value().widen());
-///         Ok(zeros.apply(clipped).map_err(other)?.into())
+///         // What is pruned stays pruned.
+///         let clip = |x: T| x.max(-T::one()).min(T::one());
+///         Ok(weight.map_leaves(&mut |leaf| leaf.map_values(clip))?.into())
 ///     }
 /// }
 ///
@@ -196,13 +192,14 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
         let step = || self.name().to_owned();
         self.validate().map_err(|invalid| Error::Setting { index: 0, step: step(), invalid })?;
         let mut model = Model::from(weight.into());
-        self.plan(&mut Outline::of(&model)).map_err(|(weight, why)| Error::Plan {
+        let mut planned = Outline::of(&model);
+        self.plan(&mut planned).map_err(|(weight, why)| Error::Plan {
             index: 0,
             step: step(),
             weight,
             why,
         })?;
-        crate::pipeline::each_weight(self, &mut model, &Log::quiet(self.name()))?;
+        crate::pipeline::each_planned(self, &mut model, Some(&planned), &Log::quiet(self.name()))?;
         model.weight("weight").cloned().ok_or(Error::Cancelled)
     }
 }

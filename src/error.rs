@@ -55,18 +55,18 @@ pub enum Error {
         why: LeftAlone,
     },
     /// Two shapes that should agree do not.
-    #[error("{what}: expected shape {expected:?}, got {got:?}")]
+    #[error("{what}: expected shape {}, got {got:?}", lengths(expected))]
     Shape {
         /// What has the shape: a tensor, a weight, a layer.
         what: String,
-        /// What fits.
+        /// What fits; 0 where any length does.
         expected: Vec<usize>,
         /// What came.
         got: Vec<usize>,
     },
     /// The network's graph and the model do not fit together.
     #[error("graph: {0}")]
-    Graph(#[from] GraphError),
+    Graph(GraphError),
     /// A label is not the number of a class.
     #[error("label {label} of sample {sample} is out of range: the network has {classes} classes")]
     Label {
@@ -115,6 +115,13 @@ pub enum Error {
     /// An error of user code.
     #[error(transparent)]
     Other(#[from] BoxError),
+}
+
+/// A shape in which 0 stands for any length: "[_, 784]".
+fn lengths(shape: &[usize]) -> String {
+    let axes: Vec<String> =
+        shape.iter().map(|n| if *n == 0 { "_".to_owned() } else { n.to_string() }).collect();
+    format!("[{}]", axes.join(", "))
 }
 
 impl Error {
@@ -260,16 +267,36 @@ pub enum Fault {
         /// What the system said.
         source: Arc<std::io::Error>,
     },
-    /// A step, named here, has brought pruned entries back or dropped a mask, and its
-    /// [`plan`](crate::Step::plan) did not say so.
-    #[error("step `{0}` brought pruned entries back without saying so in its plan")]
-    MaskDropped(String),
+    /// A step did what its [`plan`](crate::Step::plan) does not say.
+    #[error("step `{step}` {what} without saying so in its plan")]
+    Unplanned {
+        /// Name of the step.
+        step: String,
+        /// What it did, for example "brought pruned entries back".
+        what: &'static str,
+    },
     /// A setting is out of its range: the step was used without a pipeline, which checks them first.
     #[error(transparent)]
     Setting(#[from] Invalid),
     /// A reason of a user's own step.
     #[error("{0}")]
     Other(Arc<dyn std::error::Error + Send + Sync>),
+}
+
+impl From<Error> for Fault {
+    /// For steps that use bantam inside: of an error about a weight the fault, else the whole.
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Weight { fault, .. } => fault,
+            other => Self::Other(Arc::new(other)),
+        }
+    }
+}
+
+impl From<BoxError> for Fault {
+    fn from(error: BoxError) -> Self {
+        Self::Other(error.into())
+    }
 }
 
 /// Why a weight was left as it was. Every such case is a row in the [`Report`](crate::Report).
@@ -392,6 +419,12 @@ impl std::fmt::Display for FormatError {
 }
 
 impl std::error::Error for FormatError {}
+
+impl From<GraphError> for Error {
+    fn from(error: GraphError) -> Self {
+        Self::Graph(error)
+    }
+}
 
 impl From<FormatKind> for Error {
     fn from(kind: FormatKind) -> Self {

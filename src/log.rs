@@ -12,9 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Progress<'a> {
     /// Name of the step at work.
     pub step: &'a str,
-    /// Its place in the pipeline, from 0; steps of nested pipelines count one by one.
+    /// Its place in the outermost pipeline, from 0; steps of nested pipelines count one by one.
     pub index: usize,
-    /// Steps in the pipeline, counted like that.
+    /// Steps in the outermost pipeline, counted like that.
     pub steps: usize,
     /// Units of work done: weights, or steps of a training.
     pub done: usize,
@@ -22,7 +22,26 @@ pub struct Progress<'a> {
     pub of: usize,
 }
 
-type Callback<'a> = dyn Fn(&Progress<'_>) + Send + Sync + 'a;
+pub(crate) type OnProgress<'a> = dyn Fn(&Progress<'_>) + Send + Sync + 'a;
+
+/// How a step is run: what the pipelines that it is in, from the inside out, were told.
+#[derive(Clone, Default)]
+pub(crate) struct Manner<'a> {
+    pub strict: bool,
+    pub on_progress: Vec<&'a OnProgress<'a>>,
+    pub cancel: Vec<Arc<AtomicBool>>,
+}
+
+impl<'a> Manner<'a> {
+    /// This and what another pipeline around it was told.
+    pub fn and(&self, other: &Manner<'a>) -> Self {
+        Self {
+            strict: self.strict || other.strict,
+            on_progress: [&self.on_progress[..], &other.on_progress].concat(),
+            cancel: [&self.cancel[..], &other.cancel].concat(),
+        }
+    }
+}
 
 /// Where a step speaks: how far it is, what it left alone, whether it should stop. Output only: no data
 /// comes to a step through it.
@@ -30,11 +49,9 @@ pub struct Log<'a> {
     step: String,
     index: usize,
     steps: usize,
-    strict: bool,
-    on_progress: Option<&'a Callback<'a>>,
-    cancel: Option<Arc<AtomicBool>>,
+    manner: Manner<'a>,
     done: AtomicUsize,
-    record: Mutex<Record>,
+    record: Arc<Mutex<Record>>,
 }
 
 /// What a step has said.
@@ -53,28 +70,28 @@ impl fmt::Debug for Log<'_> {
 }
 
 impl<'a> Log<'a> {
-    /// A log that nobody listens to.
-    pub(crate) fn quiet(step: &str) -> Self {
-        Self::new(step, 0, 1, false, None, None)
+    /// A log that nobody listens to, for a step called `step` that is run without a pipeline.
+    pub fn quiet(step: &str) -> Self {
+        Self::new(step, 0, 1, Manner::default())
     }
 
-    pub(crate) fn new(
-        step: &str,
-        index: usize,
-        steps: usize,
-        strict: bool,
-        on_progress: Option<&'a Callback<'a>>,
-        cancel: Option<Arc<AtomicBool>>,
-    ) -> Self {
-        Self {
+    pub(crate) fn new(step: &str, index: usize, steps: usize, manner: Manner<'a>) -> Self {
+        let step = step.to_owned();
+        Self { step, index, steps, manner, done: AtomicUsize::new(0), record: Arc::default() }
+    }
+
+    /// The log of a step inside this one, for a pipeline that a step of a user runs: the record is one.
+    pub(crate) fn inner<'b>(&self, step: &str, manner: &Manner<'b>) -> Log<'b>
+    where
+        'a: 'b,
+    {
+        Log {
             step: step.to_owned(),
-            index,
-            steps,
-            strict,
-            on_progress,
-            cancel,
+            index: self.index,
+            steps: self.steps,
+            manner: manner.and(&self.manner),
             done: AtomicUsize::new(0),
-            record: Mutex::default(),
+            record: Arc::clone(&self.record),
         }
     }
 
@@ -87,9 +104,8 @@ impl<'a> Log<'a> {
         if self.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        if let Some(on_progress) = self.on_progress {
-            on_progress(&Progress { step: &self.step, index: self.index, steps: self.steps, done, of });
-        }
+        let progress = Progress { step: &self.step, index: self.index, steps: self.steps, done, of };
+        self.manner.on_progress.iter().for_each(|f| f(&progress));
         if self.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
     }
 
@@ -98,9 +114,9 @@ impl<'a> Log<'a> {
         self.progress(self.done.fetch_add(1, Ordering::Relaxed) + 1, of)
     }
 
-    /// Whether the pipeline was cancelled.
+    /// Whether the pipeline, or one around it, was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed))
+        self.manner.cancel.iter().any(|flag| flag.load(Ordering::Relaxed))
     }
 
     /// Says that a selected weight was left as it was, and why. A row of the report.
@@ -108,7 +124,7 @@ impl<'a> Log<'a> {
     /// # Errors
     /// [`Error::Left`] when the pipeline is strict.
     pub fn left(&self, weight: &str, why: LeftAlone) -> Result<()> {
-        if self.strict {
+        if self.manner.strict {
             return Err(Error::Left { step: self.step.clone(), weight: weight.to_owned(), why });
         }
         self.record(|r| r.left.push((weight.to_owned(), why)));
@@ -139,6 +155,6 @@ impl<'a> Log<'a> {
     }
 
     pub(crate) fn into_record(self) -> Record {
-        self.record.into_inner().unwrap_or_else(PoisonError::into_inner)
+        std::mem::take(&mut *self.record.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,13 +1,14 @@
 //! [`Pipeline`]: steps in order, checked as a whole before any work.
 
+mod promise;
 mod run;
 mod stream;
 
-pub(crate) use run::each_weight;
+pub(crate) use run::{each_planned, each_weight};
 
 use crate::compressor::{Compressor, Reach, Step, WeightCompressor};
 use crate::distill::{Distiller, FineTuner};
-use crate::log::{Log, Progress};
+use crate::log::{Log, Manner, OnProgress, Progress};
 use crate::model::{Model, Outline};
 use crate::recipe::{Recipe, RecipeStep};
 use crate::report::Report;
@@ -40,16 +41,15 @@ use std::sync::atomic::AtomicBool;
 /// Before any work, all settings are checked, and then the whole sequence on the forms and shapes of the
 /// weights: [`plan`](Self::plan) does just that.
 ///
-/// The steps of a nested pipeline run, and are reported, as if they were in the outer one. Its settings
-/// (the table above) do not count: those of the outermost pipeline do.
+/// The steps of a nested pipeline run, and are reported, as if they were in the outer one. For them, its own
+/// settings hold as well as those of the outer one: they are strict if either is, stop at either's flag, and
+/// both callbacks are called, with places counted in the outermost pipeline.
 pub struct Pipeline<'a, T: Float = f32> {
     steps: Vec<Box<dyn Compressor<T> + 'a>>,
     on_progress: Option<Box<OnProgress<'a>>>,
     cancel: Option<Arc<AtomicBool>>,
     strict: bool,
 }
-
-type OnProgress<'a> = dyn Fn(&Progress<'_>) + Send + Sync + 'a;
 
 /// What a pipeline made.
 #[derive(Clone, Debug)]
@@ -92,8 +92,7 @@ impl Pipeline<'_, f32> {
 
 impl<'a, T: Float> Pipeline<'a, T> {
     /// Adds a step. For one of your own that implements [`WeightCompressor`], see
-    /// [`then_each`](Self::then_each). Of a pipeline that is added to another, the steps count; `strict`,
-    /// `on_progress` and `cancel_when` are those of the outermost.
+    /// [`then_each`](Self::then_each). A pipeline is a step, too.
     pub fn then(mut self, step: impl Compressor<T> + 'a) -> Self {
         self.steps.push(Box::new(step));
         self
@@ -156,8 +155,10 @@ impl<'a, T: Float> Pipeline<'a, T> {
     /// # Errors
     /// [`Error::Setting`] and [`Error::Plan`], with the step and the weight.
     pub fn plan(&self, model: &Model<T>) -> Result<Outline> {
-        let outline = Outline::of(model).strict(self.strict);
-        Ok(check(&self.flat(), outline.clone())?.pop().unwrap_or(outline))
+        let outline = Outline::of(model);
+        let mut outline = check(&self.flat(), outline.clone())?.pop().unwrap_or(outline);
+        outline.next_step(false);
+        Ok(outline)
     }
 
     /// Compresses a model, or a single tensor or array (a model with one weight, called `"weight"`).
@@ -193,45 +194,60 @@ impl<'a, T: Float> Pipeline<'a, T> {
                 index,
                 step: step.name().to_owned(),
                 weight: "*".to_owned(),
-                why: Refusal::Other("it carries data and cannot be written as a recipe".to_owned()),
+                why: Refusal::Other(
+                    "it cannot be written as a recipe: it carries data, or is a step of your own".to_owned(),
+                ),
             })
         });
         Ok(Recipe { steps: steps.collect::<Result<_>>()? })
     }
 
     /// All steps, those of nested pipelines in place.
-    fn flat(&self) -> Vec<&dyn Compressor<T>> {
+    fn flat(&self) -> Vec<Flat<'_, T>> {
         let mut out = Vec::new();
-        self.steps.iter().for_each(|s| flatten(&**s, &mut out));
+        self.flatten(&Manner::default(), &mut out);
         out
     }
 
-    fn log(&self, step: &str, index: usize, steps: usize) -> Log<'_> {
-        Log::new(
-            step,
-            index,
-            steps,
-            self.strict,
-            self.on_progress.as_deref().map(|f| f as _),
-            self.cancel.clone(),
-        )
+    fn flatten<'b>(&'b self, around: &Manner<'b>, out: &mut Vec<Flat<'b, T>>) {
+        let manner = self.manner().and(around);
+        for step in &self.steps {
+            match step.reach() {
+                Reach::Pipeline(inner) => inner.flatten(&manner, out),
+                _ => out.push(Flat { step: &**step, manner: manner.clone() }),
+            }
+        }
+    }
+
+    fn manner(&self) -> Manner<'_> {
+        Manner {
+            strict: self.strict,
+            on_progress: self.on_progress.as_deref().map(|f| f as _).into_iter().collect(),
+            cancel: self.cancel.iter().cloned().collect(),
+        }
     }
 }
 
-fn flatten<'a, T: Float>(step: &'a dyn Compressor<T>, out: &mut Vec<&'a dyn Compressor<T>>) {
-    match step.reach() {
-        Reach::Steps(steps) => steps.into_iter().for_each(|s| flatten(s, out)),
-        _ => out.push(step),
+/// A step and how it is to be run.
+struct Flat<'b, T: Float> {
+    step: &'b dyn Compressor<T>,
+    manner: Manner<'b>,
+}
+
+impl<'b, T: Float> Flat<'b, T> {
+    fn log(&self, index: usize, steps: usize) -> Log<'b> {
+        Log::new(self.step.name(), index, steps, self.manner.clone())
     }
 }
 
 /// Checks settings, then the sequence; gives the outline after each step.
-fn check<T: Float>(steps: &[&dyn Compressor<T>], mut outline: Outline) -> Result<Vec<Outline>> {
-    for (index, step) in steps.iter().enumerate() {
+fn check<T: Float>(steps: &[Flat<'_, T>], mut outline: Outline) -> Result<Vec<Outline>> {
+    for (index, Flat { step, .. }) in steps.iter().enumerate() {
         step.validate().map_err(|invalid| Error::Setting { index, step: step.name().to_owned(), invalid })?;
     }
     let mut after = Vec::with_capacity(steps.len());
-    for (index, step) in steps.iter().enumerate() {
+    for (index, Flat { step, manner }) in steps.iter().enumerate() {
+        outline.next_step(manner.strict);
         step.plan(&mut outline).map_err(|(weight, why)| Error::Plan {
             index,
             step: step.name().to_owned(),
@@ -263,11 +279,12 @@ impl<T: Float> Step for Pipeline<'_, T> {
 
 impl<T: Float> Compressor<T> for Pipeline<'_, T> {
     fn compress(&self, model: &mut Model<T>, log: &Log<'_>) -> Result<()> {
-        self.steps.iter().try_for_each(|s| s.compress(model, log))
+        let steps = self.flat();
+        steps.iter().try_for_each(|s| s.step.compress(model, &log.inner(s.step.name(), &s.manner)))
     }
 
     fn reach(&self) -> Reach<'_, T> {
-        Reach::Steps(self.steps.iter().map(|s| &**s).collect())
+        Reach::Pipeline(self)
     }
 }
 

@@ -120,6 +120,12 @@ impl<T: Float> From<Recipe> for Pipeline<'_, T> {
     }
 }
 
+impl<T: Float> From<&Recipe> for Pipeline<'_, T> {
+    fn from(recipe: &Recipe) -> Self {
+        recipe.clone().into()
+    }
+}
+
 #[cfg(all(test, feature = "toml"))]
 mod tests {
     use super::Recipe;

@@ -10,6 +10,8 @@ pub struct Outline {
     weights: Vec<OutlineWeight>,
     has_graph: bool,
     strict: bool,
+    /// Whether the last step put other weights in the place of those before.
+    replaced: bool,
 }
 
 /// One weight of an [`Outline`].
@@ -50,15 +52,20 @@ impl Outline {
             weights: model.entries().map(|(info, w)| OutlineWeight::of(info, w)).collect(),
             has_graph: model.graph().is_some(),
             strict: false,
+            replaced: false,
         }
     }
 
-    pub(crate) fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
-        self
+    /// Before the plan of each step: whether it is a strict one.
+    pub(crate) fn next_step(&mut self, strict: bool) {
+        (self.strict, self.replaced) = (strict, false);
     }
 
-    /// Whether the pipeline treats a weight left alone as an error.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced
+    }
+
+    /// Whether it is an error that the step at hand leaves a weight alone.
     pub fn is_strict(&self) -> bool {
         self.strict
     }
@@ -83,6 +90,7 @@ impl Outline {
     pub fn replace(&mut self, other: Outline) {
         self.weights = other.weights;
         self.has_graph = other.has_graph;
+        self.replaced = true;
     }
 
     /// Calls `f` with each weight that `select` takes.

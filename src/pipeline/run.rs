@@ -1,28 +1,29 @@
 //! Running a pipeline on a model in memory.
 
+use super::promise::{self, Was};
 use super::{Compressed, Pipeline, check};
-use crate::compressor::{Compressor, Decision, Reach, Survey, WeightCompressor};
+use crate::compressor::{Decision, Reach, Survey, WeightCompressor};
 use crate::format::header_bound;
 use crate::log::{Log, Record};
 use crate::model::{Content, Model, Outline, WeightInfo};
 use crate::report::{Left, Report, StepReport, WeightReport};
-use crate::{Error, Fault, Float, Result, Weight, parallel};
+use crate::{Error, Float, Result, Weight, parallel};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> Result<Compressed<T>> {
     let steps = pipeline.flat();
-    let outline = Outline::of(&model).strict(pipeline.strict);
+    let outline = Outline::of(&model);
     let planned = check(&steps, outline.clone())?;
     let before = sizes(&model);
     let bytes_before = model.stored_bytes();
     let mut rows = Vec::with_capacity(steps.len());
     let mut bytes = bytes_before;
     for (index, (step, planned)) in steps.iter().zip(&planned).enumerate() {
-        let log = pipeline.log(step.name(), index, steps.len());
+        let log = step.log(index, steps.len());
         let start = Instant::now();
-        let record = match step.reach() {
+        let record = match step.step.reach() {
             Reach::Weight(each) => {
                 each_planned(each, &mut model, Some(planned), &log)?;
                 not_selected(each, &model, &log);
@@ -31,12 +32,14 @@ pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> 
                 record
             }
             _ => {
-                whole_model(*step, &mut model, planned, &log)?;
+                let was = promise::all(&model);
+                step.step.compress(&mut model, &log)?;
+                promise::check_model(log.step(), &was, &model, planned)?;
                 bytes = model.stored_bytes();
                 log.into_record()
             }
         };
-        rows.push((step.name().to_owned(), record, bytes, start.elapsed().as_secs_f64()));
+        rows.push((step.step.name().to_owned(), record, bytes, start.elapsed().as_secs_f64()));
     }
     model.reserve_header(header_bound(planned.last().unwrap_or(&outline), &model));
     let report = report(&model, &before, bytes_before, rows);
@@ -93,44 +96,6 @@ pub(super) fn not_selected<T: Float>(each: &dyn WeightCompressor<T>, model: &Mod
     passed.for_each(|(info, _)| log.not_selected(&info.name));
 }
 
-/// A step that looks at the whole model: afterwards no mask may have been dropped unplanned.
-fn whole_model<T: Float>(
-    step: &dyn Compressor<T>,
-    model: &mut Model<T>,
-    planned: &Outline,
-    log: &Log<'_>,
-) -> Result<()> {
-    let masked: Vec<(Arc<str>, usize, bool)> = model
-        .entries()
-        .filter(|(_, w)| w.form().pruned)
-        .map(|(info, w)| (Arc::clone(&info.name), w.entries().1, w.is_leaf()))
-        .collect();
-    step.compress(model, log)?;
-    for (name, pruned, is_leaf) in masked {
-        if let Some(weight) = model.weight(&name)
-            && weight.is_leaf() == is_leaf
-        {
-            mask_is_held(&name, pruned, weight, Some(planned), log.step())?;
-        }
-    }
-    Ok(())
-}
-
-/// Pruned entries stay pruned, unless the step's plan said otherwise.
-fn mask_is_held<T: Float>(
-    name: &str,
-    pruned_before: usize,
-    after: &Weight<T>,
-    planned: Option<&Outline>,
-    step: &str,
-) -> Result<()> {
-    let planned = planned.and_then(|o| o.weights().iter().find(|w| &*w.info.name == name));
-    if after.entries().1 >= pruned_before || planned.is_some_and(|w| !w.form.pruned) {
-        return Ok(());
-    }
-    Err(Error::weight(name, Fault::MaskDropped(step.to_owned())))
-}
-
 /// The work of a step that handles one weight at a time, on a whole model: what
 /// [`Compressor::compress`] of such a step is.
 pub(crate) fn each_weight<T: Float>(
@@ -141,7 +106,7 @@ pub(crate) fn each_weight<T: Float>(
     each_planned(each, model, None, log)
 }
 
-fn each_planned<T: Float>(
+pub(crate) fn each_planned<T: Float>(
     each: &dyn WeightCompressor<T>,
     model: &mut Model<T>,
     planned: Option<&Outline>,
@@ -190,11 +155,11 @@ pub(super) fn one<T: Float>(
     log: &Log<'_>,
 ) -> Result<Weight<T>> {
     let before = weight.stored_bytes();
-    let (pruned, is_leaf) = (weight.entries().1, weight.is_leaf());
+    let was = planned.map(|_| Was::of(&weight));
     let outcome = each.compress_weight(info, weight).map_err(|f| Error::weight(&info.name, f))?;
     let weight = outcome.weight;
-    if weight.is_leaf() == is_leaf {
-        mask_is_held(&info.name, pruned, &weight, planned, log.step())?;
+    if let (Some(planned), Some(was)) = (planned, was) {
+        promise::check_weight(log.step(), &info.name, &was, &weight, planned)?;
     }
     log.bytes(before, weight.stored_bytes());
     if let Some(why) = outcome.left {

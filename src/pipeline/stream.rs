@@ -1,7 +1,7 @@
 //! Running a pipeline from file to file, one weight at a time.
 
 use super::run::{assemble, not_selected, one, resolve};
-use super::{Pipeline, check};
+use super::{Flat, Pipeline, check};
 use crate::compressor::{Reach, WeightCompressor};
 use crate::format::{AtomicFile, Stream, header_bound, name_file};
 use crate::log::Log;
@@ -30,10 +30,10 @@ impl<T: Float> Ready<'_, T> {
 pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, path: &Path) -> Result<Report> {
     let start = Instant::now();
     let steps = pipeline.flat();
-    let outline = Outline::of(model).strict(pipeline.strict);
+    let outline = Outline::of(model);
     let planned = check(&steps, outline.clone())?;
     let mut streamed = Vec::with_capacity(steps.len());
-    for (index, step) in steps.iter().enumerate() {
+    for (index, Flat { step, .. }) in steps.iter().enumerate() {
         match step.reach() {
             Reach::Weight(each) => streamed.push(each),
             _ => {
@@ -42,8 +42,7 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
             }
         }
     }
-    let logs: Vec<Log<'_>> =
-        steps.iter().enumerate().map(|(i, step)| pipeline.log(step.name(), i, steps.len())).collect();
+    let logs: Vec<Log<'_>> = steps.iter().enumerate().map(|(i, step)| step.log(i, steps.len())).collect();
 
     // A survey of a later step sees the weights as the earlier steps leave them. It must not be heard in
     // the report, or every weight would be counted again.
@@ -52,7 +51,7 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
         ready.push(match each.survey() {
             None => Ready::Itself(each),
             Some(survey) => Ready::Decided(resolve(survey, &mut |survey| {
-                let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.name())).collect();
+                let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.step.name())).collect();
                 for (info, weight) in model.entries().filter(|(info, _)| each.select().takes(info)) {
                     let weight = through(&ready, info, weight.clone(), &planned, &unheard)?;
                     survey.look(info, &weight).map_err(|f| Error::weight(&info.name, f))?;
@@ -108,7 +107,7 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     let steps = logs.into_iter().zip(&steps).enumerate().map(|(i, (log, step))| {
         let record = log.into_record();
         bytes = bytes - record.bytes.0 + record.bytes.1;
-        (step.name().to_owned(), record, bytes, if i == last { seconds } else { 0.0 })
+        (step.step.name().to_owned(), record, bytes, if i == last { seconds } else { 0.0 })
     });
     Ok(assemble(rows, bytes_before, bytes_after, steps.collect()))
 }

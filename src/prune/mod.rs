@@ -48,20 +48,21 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "recipe::Settings", into = "recipe::Settings")]
 pub struct MagnitudePruner {
     amount: Amount,
+    global: bool,
     select: Select,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Amount {
     Threshold(f64),
-    Sparsity { fraction: f64, global: bool },
+    Sparsity(f64),
     Pattern { n: usize, m: usize },
     Channels(f64),
 }
 
 impl MagnitudePruner {
     fn new(amount: Amount) -> Self {
-        Self { amount, select: Select::default() }
+        Self { amount, global: false, select: Select::default() }
     }
 
     /// Prunes every entry with an absolute value under `threshold`, which is rounded to the number type
@@ -72,7 +73,7 @@ impl MagnitudePruner {
 
     /// Prunes the smallest entries of each matrix, until this fraction of its entries is zero.
     pub fn sparsity(fraction: f64) -> Self {
-        Self::new(Amount::Sparsity { fraction, global: false })
+        Self::new(Amount::Sparsity(fraction))
     }
 
     /// Keeps the `n` largest of every `m` neighbours along the input axis, as in 2:4 sparsity (Mishra et
@@ -87,12 +88,10 @@ impl MagnitudePruner {
         Self::new(Amount::Channels(fraction))
     }
 
-    /// Ranks the entries of all selected weights together. Of use with [`sparsity`](Self::sparsity) only;
-    /// the other ways do not rank across weights.
+    /// Ranks the entries of all selected weights together. Goes with [`sparsity`](Self::sparsity) only: the
+    /// other ways do not rank across weights, and are then refused.
     pub fn global(mut self) -> Self {
-        if let Amount::Sparsity { global, .. } = &mut self.amount {
-            *global = true;
-        }
+        self.global = true;
         self
     }
 
@@ -112,12 +111,13 @@ impl Step for MagnitudePruner {
 
     fn validate(&self) -> Result<(), Invalid> {
         match self.amount {
+            Amount::Threshold(_) | Amount::Pattern { .. } | Amount::Channels(_) if self.global => {
+                Err(Invalid::new("global", true, "used with sparsity only"))
+            }
             Amount::Threshold(t) => {
                 Invalid::unless_in(0.0..f64::INFINITY, "threshold", t, "finite and at least 0")
             }
-            Amount::Sparsity { fraction, .. } => {
-                Invalid::unless_in(0.0..=1.0, "sparsity", fraction, "in 0..=1")
-            }
+            Amount::Sparsity(fraction) => Invalid::unless_in(0.0..=1.0, "sparsity", fraction, "in 0..=1"),
             Amount::Channels(fraction) => Invalid::unless_in(0.0..=1.0, "channels", fraction, "in 0..=1"),
             Amount::Pattern { n, m } if n >= 1 && n < m && [2, 4, 8, 16].contains(&m) => Ok(()),
             Amount::Pattern { n, m } => Err(Invalid::new(
@@ -169,7 +169,7 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
 
     fn survey<'a>(&'a self) -> Option<Box<dyn Survey<'a, T> + 'a>> {
         match self.amount {
-            Amount::Sparsity { fraction, global: true } => {
+            Amount::Sparsity(fraction) if self.global => {
                 Some(Box::new(unstructured::GlobalSurvey::new(&self.select, fraction)))
             }
             _ => None,
@@ -185,7 +185,7 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
         let stride = if weight.is_leaf() { weight.stride() } else { 1 };
         let after = match self.amount {
             Amount::Threshold(t) => weight.map_leaves(&mut |leaf| unstructured::by_threshold(leaf, t))?,
-            Amount::Sparsity { fraction, .. } => {
+            Amount::Sparsity(fraction) => {
                 weight.map_leaves(&mut |leaf| unstructured::by_fraction(leaf, fraction))?
             }
             Amount::Pattern { n, m } => {

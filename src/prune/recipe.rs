@@ -30,10 +30,10 @@ pub(super) struct Settings {
 impl From<MagnitudePruner> for Settings {
     fn from(step: MagnitudePruner) -> Self {
         let Select { only, except, kinds } = step.select;
-        let settings = Self { only, except, kinds, ..Self::default() };
+        let settings = Self { global: step.global, only, except, kinds, ..Self::default() };
         match step.amount {
             Amount::Threshold(t) => Self { threshold: Some(t), ..settings },
-            Amount::Sparsity { fraction, global } => Self { sparsity: Some(fraction), global, ..settings },
+            Amount::Sparsity(fraction) => Self { sparsity: Some(fraction), ..settings },
             Amount::Pattern { n, m } => Self { pattern: Some(format!("{n}:{m}")), ..settings },
             Amount::Channels(fraction) => Self { channels: Some(fraction), ..settings },
         }
@@ -50,16 +50,17 @@ impl TryFrom<Settings> for MagnitudePruner {
         };
         let amount = match (s.threshold, s.sparsity, &s.pattern, s.channels) {
             (Some(t), None, None, None) => Amount::Threshold(t),
-            (None, Some(fraction), None, None) => Amount::Sparsity { fraction, global: s.global },
+            (None, Some(fraction), None, None) => Amount::Sparsity(fraction),
             (None, None, Some(p), None) => {
                 pattern(p).ok_or_else(|| format!("pattern = {p:?}: must be like \"2:4\""))?
             }
             (None, None, None, Some(fraction)) => Amount::Channels(fraction),
             _ => return Err("prune needs exactly one of threshold, sparsity, pattern, channels".to_owned()),
         };
-        if s.global && s.sparsity.is_none() {
-            return Err("global goes with sparsity only".to_owned());
-        }
-        Ok(Self { amount, select: Select { only: s.only, except: s.except, kinds: s.kinds } })
+        Ok(Self {
+            amount,
+            global: s.global,
+            select: Select { only: s.only, except: s.except, kinds: s.kinds },
+        })
     }
 }

@@ -6,17 +6,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bytes on the heap, or a range of an open file that is read when asked for. Cloning is cheap.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Bytes {
     source: Source,
     start: u64,
     len: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 enum Source {
     Heap(Arc<Vec<u8>>),
     File(Arc<OpenFile>),
+}
+
+impl std::fmt::Debug for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = if self.heap().is_some() { "in memory" } else { "in a file" };
+        write!(f, "[{} bytes {place}]", self.len)
+    }
 }
 
 impl Bytes {

@@ -260,6 +260,48 @@ impl<T: Float> Leaf<T> {
         Ok(out)
     }
 
+    /// Puts `f(x)` in the place of every kept value `x`; what is pruned stays pruned. Values are held in the
+    /// precision that they had: those of a 16-bit tensor are rounded to it.
+    ///
+    /// # Errors
+    /// [`Fault::Form`] when the values are held as codes, [`Fault::NotFinite`] when `f` makes one that is NaN
+    /// or infinite (its place among the kept values), [`Fault::Io`] when they cannot be read.
+    pub fn map_values(self, f: impl Fn(T) -> T + Sync + Send) -> Result<Self, Fault> {
+        let leaf = self.settled()?;
+        let Coding::Float(values) = leaf.coding else {
+            return Err(Fault::Form("its values are held as codes and cannot be changed one by one"));
+        };
+        let dtype = values.dtype();
+        let mut data = values.into_vec()?;
+        data.iter_mut().for_each(|x| *x = f(*x));
+        let values = Values::rounded(data, dtype);
+        if let Some((index, x)) =
+            values.read(0..values.len())?.iter().enumerate().find(|(_, x)| !x.is_finite())
+        {
+            return Err(Fault::NotFinite { index, value: x.to_string() });
+        }
+        Ok(Self { coding: Coding::Float(values), ..leaf })
+    }
+
+    /// Prunes: of the entries that are kept, keeps those for which `keep` says so. It gets the flat position
+    /// (row-major) and the value, of codes the one they stand for.
+    ///
+    /// ```
+    /// use bantam::{Tensor, Weight};
+    ///
+    /// let weight = Weight::from(Tensor::new(&[2, 2], vec![1.0_f32, -2.0, -3.0, 4.0])?);
+    /// let positive = weight.map_leaves(&mut |leaf| leaf.retain(|_, x| x > 0.0)).unwrap();
+    /// assert_eq!(positive.to_dense()?.as_slice(), [1.0, 0.0, 0.0, 4.0]);
+    /// assert!(positive.form().pruned);
+    /// # Ok::<(), bantam::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Fault::NotFinite`] when an entry is NaN or infinite, [`Fault::Io`] when values cannot be read.
+    pub fn retain(self, keep: impl Fn(usize, T) -> bool + Sync + Send) -> Result<Self, Fault> {
+        self.restrict(1, |block| Ok(block.positions().zip(&*block.kept).map(|(i, x)| keep(i, *x)).collect()))
+    }
+
     /// The first entry that is NaN or infinite is an error.
     pub(crate) fn check_finite(block: &Block<'_, T>) -> Result<(), Fault> {
         match block.positions().zip(block.kept.iter()).find(|(_, x)| !x.is_finite()) {

@@ -6,12 +6,18 @@ use std::ops::Range;
 const RANK_WORDS: usize = 8;
 
 /// A bit for each entry, row-major, least significant first, with counts for random access.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Mask {
     words: Vec<u64>,
     len: usize,
     /// `ranks[i]`: kept entries before word `i * RANK_WORDS`; one more at the end: all of them.
     ranks: Vec<usize>,
+}
+
+impl std::fmt::Debug for Mask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{} kept of {}]", self.kept(), self.len)
+    }
 }
 
 impl Mask {

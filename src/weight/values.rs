@@ -13,7 +13,7 @@ const CHUNK: usize = 1 << 18;
 /// Floats of any stored type, seen as `T`.
 ///
 /// Invariant: owned values are exactly representable in `dtype`, so that what is saved is what was there.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Values<T: Float> {
     Owned { data: Arc<Vec<T>>, dtype: DType },
     Raw { bytes: Bytes, dtype: DType },
@@ -165,6 +165,13 @@ fn decode<T: Float>(bytes: &Bytes, dtype: DType, range: Range<usize>) -> Result<
         decode_floats(dtype, buffer, chunk);
     }
     Ok(out)
+}
+
+impl<T: Float> std::fmt::Debug for Values<T> {
+    /// Not the numbers: there may be millions.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[{} of {:?}]", self.len(), self.dtype())
+    }
 }
 
 impl<T: Float> PartialEq for Values<T> {

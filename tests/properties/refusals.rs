@@ -174,6 +174,8 @@ fn settings_are_checked_before_anything_else() {
         Pipeline::new().prune(MagnitudePruner::n_of_m(4, 4)),
         Pipeline::new().prune(MagnitudePruner::n_of_m(0, 0)),
         Pipeline::new().prune(MagnitudePruner::channels(f64::INFINITY)),
+        Pipeline::new().prune(MagnitudePruner::channels(0.5).global()),
+        Pipeline::new().prune(MagnitudePruner::threshold(0.5).global()),
         Pipeline::new().quantize(0),
         Pipeline::new().quantize(9),
         Pipeline::new().quantize(AffineQuantizer::bits(8).group(0)),
@@ -214,8 +216,115 @@ impl Compressor for Densify {
 fn statement_12_a_step_that_drops_a_mask_unplanned_is_caught() {
     let tensor = Tensor::new(&[4, 4], (0..16).map(|i| i as f32).collect()).unwrap();
     let error = Pipeline::new().prune(8.0).then(Densify).run(tensor).unwrap_err();
-    assert!(matches!(&error, Error::Weight { fault: Fault::MaskDropped(_), .. }), "{error}");
+    assert!(matches!(&error, Error::Weight { fault: Fault::Unplanned { .. }, .. }), "{error}");
     assert!(error.to_string().contains("densify"), "{error}");
+}
+
+/// A user's step that does `0` to the first weight; its plan says nothing.
+struct Secretly(fn(&mut Model) -> Result<()>);
+
+impl std::fmt::Debug for Secretly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secretly")
+    }
+}
+
+impl Step for Secretly {
+    fn name(&self) -> &str {
+        "secretly"
+    }
+}
+
+impl Compressor for Secretly {
+    fn compress(&self, model: &mut Model, _: &Log<'_>) -> Result<()> {
+        (self.0)(model)
+    }
+}
+
+#[test]
+fn what_a_step_does_beyond_its_plan_is_caught_and_named() {
+    fn set(model: &mut Model, weight: Weight) -> Result<()> {
+        model.set("weight", weight)
+    }
+    fn get(model: &Model) -> Weight {
+        model.weight("weight").unwrap().clone()
+    }
+    use bantam::WeightCompressor;
+    type Secret = fn(&mut Model) -> Result<()>;
+    let densify: Secret = |m| set(m, get(m).to_dense()?.into());
+    let cases: [(Pipeline<'_>, Secret, &str); 10] = [
+        (Pipeline::new().prune(8.0), densify, "brought pruned entries back"),
+        (Pipeline::new().quantize(8), densify, "dropped its codes"),
+        (Pipeline::new().factorize(1_usize), densify, "multiplied its factors out"),
+        (Pipeline::new(), |m| set(m, Tensor::zeros(&[2, 2]).into()), "changed its shape"),
+        (Pipeline::new(), |m| set(m, MagnitudePruner::threshold(8.0).apply(get(m))?), "pruned it"),
+        (Pipeline::new(), |m| set(m, AffineQuantizer::bits(8).apply(get(m))?), "quantized it"),
+        (Pipeline::new(), |m| set(m, LowRankFactorizer::rank(1).apply(get(m))?), "factored it"),
+        (
+            Pipeline::new().quantize(AffineQuantizer::bits(8).activations(bantam::Activations::Int8)),
+            |m| set(m, get(m).with_activations(bantam::Activations::Float)),
+            "changed how its inputs are coded",
+        ),
+        (
+            Pipeline::new(),
+            |m| m.push("more", bantam::Kind::Linear, Tensor::zeros(&[1, 1]).into()),
+            "added it",
+        ),
+        (
+            Pipeline::new(),
+            |m| {
+                *m = Model::default();
+                Ok(())
+            },
+            "removed it",
+        ),
+    ];
+    for (before, secret, expected) in cases {
+        let tensor = Tensor::new(&[4, 4], (0..16).map(|i| (i * i % 23) as f32).collect()).unwrap();
+        let error = before.then(Secretly(secret)).run(tensor).unwrap_err();
+        let Error::Weight { fault: Fault::Unplanned { step, what }, .. } = &error else { panic!("{error}") };
+        assert_eq!((step.as_str(), *what), ("secretly", expected));
+    }
+}
+
+#[test]
+fn the_settings_of_an_inner_pipeline_hold_for_its_steps() {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    let model =
+        || Model::from_tensors([("w", Tensor::zeros(&[2, 0])), ("v", Tensor::zeros(&[2, 2]))]).unwrap();
+    // An empty weight is left alone.
+    assert!(Pipeline::new().prune(0.1).run(model()).is_ok());
+    let strict = Pipeline::new().then(Pipeline::new().strict().prune(0.1));
+    assert!(matches!(strict.run(model()), Err(Error::Left { .. })));
+    let outer_only = Pipeline::new().strict().then(Pipeline::new().prune(0.1));
+    assert!(matches!(outer_only.run(model()), Err(Error::Left { .. })));
+
+    let stop = std::sync::Arc::new(AtomicBool::new(true));
+    let cancelled = Pipeline::new().prune(0.1).then(Pipeline::new().cancel_when(stop.clone()).quantize(8));
+    assert!(matches!(cancelled.run(model()), Err(Error::Cancelled)));
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(cancelled.run_to(model(), folder.path().join("m")), Err(Error::Cancelled)));
+    stop.store(false, Ordering::Relaxed);
+    assert!(cancelled.run(model()).is_ok());
+
+    let (inner, outer) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let heard = |at: &AtomicUsize| {
+        at.fetch_add(1, Ordering::Relaxed);
+    };
+    Pipeline::new()
+        .on_progress(|_| heard(&outer))
+        .prune(0.1)
+        .then(
+            Pipeline::new()
+                .on_progress(|p| {
+                    assert_eq!((p.step, p.index, p.steps), ("quantize", 1, 2));
+                    heard(&inner);
+                })
+                .quantize(8),
+        )
+        .run(model())
+        .unwrap();
+    assert_eq!((inner.into_inner(), outer.into_inner()), (2, 4));
 }
 
 #[test]

@@ -5,7 +5,6 @@ use bantam::{
     Compressor, Error, Fault, Float, Invalid, LeftAlone, Log, MagnitudePruner, Model, Outcome, Outline,
     Refusal, Result, Select, Step, Tensor, Weight, WeightCompressor, WeightInfo,
 };
-use std::sync::Arc;
 
 /// Moves values that are far out to `sigmas` root mean squares, so that few bits suffice for the others.
 ///
@@ -53,16 +52,14 @@ impl<T: Float> WeightCompressor<T> for ClipOutliers {
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }
-        let mut dense = weight.to_dense().map_err(fault)?;
+        let dense = weight.to_dense()?;
         let squares: f64 = dense.iter().map(|x| x.widen() * x.widen()).sum();
         let limit = T::narrow(self.sigmas * (squares / dense.len() as f64).sqrt());
         if dense.iter().all(|x| x.abs() <= limit) {
             return Ok(Outcome::left(weight, LeftAlone::Already));
         }
-        for x in dense.as_mut_slice() {
-            *x = x.max(-limit).min(limit);
-        }
-        Ok(like(&weight, dense).map_err(fault)?.into())
+        let clipped = weight.map_leaves(&mut |leaf| leaf.map_values(|x| x.max(-limit).min(limit)))?;
+        Ok(clipped.into())
     }
 }
 
@@ -212,9 +209,4 @@ fn like<T: Float>(before: &Weight<T>, tensor: Tensor<T>) -> Result<Weight<T>> {
 
 fn largest<'a, T: Float>(values: impl Iterator<Item = &'a T>) -> T {
     values.fold(T::zero(), |a, x| a.max(x.abs()))
-}
-
-/// What went wrong with a weight, for [`WeightCompressor::compress_weight`].
-fn fault(error: Error) -> Fault {
-    Fault::Other(Arc::new(error))
 }

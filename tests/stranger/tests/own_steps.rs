@@ -76,14 +76,15 @@ fn a_mask_that_is_dropped_without_a_plan_is_caught() -> Test {
     assert!(Pipeline::new().then(forgetful).run(&model).is_ok(), "there is no mask to drop");
 
     let error = Pipeline::new().prune(0.1).then(forgetful).run(&model).unwrap_err();
-    let Error::Weight { weight, fault: Fault::MaskDropped(step) } = &error else { panic!("{error}") };
+    let Error::Weight { weight, fault: Fault::Unplanned { step, what } } = &error else { panic!("{error}") };
     assert_eq!((weight.as_str(), step.as_str()), ("fc1.weight", "forgetful"));
+    assert_eq!(*what, "brought pruned entries back");
 
     // So is that of a model that was pruned before it came.
     let pruned = Pipeline::new().prune(0.1).run(&model)?.model;
     let nested = Pipeline::new().then(Pipeline::new().then(forgetful));
     let error = nested.run(&pruned).unwrap_err();
-    assert!(matches!(error, Error::Weight { fault: Fault::MaskDropped(_), .. }));
+    assert!(matches!(error, Error::Weight { fault: Fault::Unplanned { .. }, .. }));
 
     // Saying so makes it right.
     let planned = Pipeline::new().prune(0.1).then(Forgetful { planned: true });
