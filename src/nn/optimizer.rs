@@ -53,7 +53,7 @@ pub struct Sgd {
 /// | setting | default | range |
 /// | --- | --- | --- |
 /// | `betas` | 0.9, 0.999 | 0..1 |
-/// | `epsilon` | 1e-8 | above 0 |
+/// | `epsilon` | 1e-8 | above 0; at least the smallest normal number of the model's type is used |
 /// | `weight_decay` | 0 (Adam), 0.01 (AdamW) | at least 0 |
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -193,7 +193,9 @@ impl Optimizer {
                 let t = state.steps as f64;
                 let (size, root) = (f(rate / (1.0 - b1.powf(t))), f(1.0 / (1.0 - b2.powf(t)).sqrt()));
                 let (c1, c2) = (f(1.0 - b1), f(1.0 - b2));
-                let (b1, b2, epsilon) = (f(b1), f(b2), f(epsilon));
+                let (b1, b2) = (f(b1), f(b2));
+                // An epsilon of 0 would make 0 / 0 of a number without a gradient.
+                let epsilon = f(epsilon).max(T::min_positive_value());
                 let (pull, decay) = if decoupled {
                     (f(1.0 - rate * weight_decay), T::zero())
                 } else {
@@ -301,6 +303,17 @@ mod tests {
         close(three(Optimizer::adam()), by_hand(0.0, false));
         close(three(Optimizer::adam().weight_decay(0.1)), by_hand(0.1, false));
         close(three(Optimizer::adam_w()), by_hand(0.01, true));
+    }
+
+    #[test]
+    fn the_smallest_epsilon_keeps_numbers_without_a_gradient() {
+        for epsilon in [f64::MIN_POSITIVE, 1e-60, 1e-40] {
+            let optimizer = Optimizer::from(Optimizer::adam().epsilon(epsilon));
+            assert!(optimizer.validate().is_ok());
+            let mut w = [1.0_f32];
+            optimizer.update(0.1, &mut w, &[0.0], &mut State::default());
+            assert_eq!(w, [1.0]);
+        }
     }
 
     #[test]
