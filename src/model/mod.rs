@@ -221,6 +221,11 @@ impl<T: Float> Model<T> {
     /// weights, one pass less. To be done before compressing, since the folded weights are dense; batch norms
     /// that cannot be folded stay.
     ///
+    /// A batch norm works on axis 1, a linear layer on the last axis. So it is folded into a linear layer only
+    /// where the graph shows that there are two axes: after [`Graph::flatten`] or
+    /// [`Graph::global_average_pool`], with any layers in between that leave the number of axes. A network
+    /// whose input is `[n, features]` may begin with `flatten`, which changes nothing there.
+    ///
     /// # Errors
     /// [`Error::Graph`] when the model has no graph; [`Error::Weight`] when a file cannot be read or a
     /// variance is not positive.

@@ -12,9 +12,9 @@ const MAX_STEP: usize = 65_535;
 
 /// What is known of an output before there is an input.
 #[derive(Clone, Copy, Default)]
-struct Known {
+pub(super) struct Known {
     /// Number of axes.
-    axes: Option<usize>,
+    pub axes: Option<usize>,
     /// Length of axis 1.
     channels: Option<usize>,
     /// Length of the last axis.
@@ -42,6 +42,11 @@ impl Graph {
     /// makes no sense; [`Error::Shape`] and [`Error::Weight`], naming the weight, when its shape does not
     /// fit; [`Error::Graph`] when there are more than 100,000 nodes.
     pub fn check(&self, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<()> {
+        self.known(shape_of).map(drop)
+    }
+
+    /// What is known of each output, 0 being the input; errors as those of [`check`](Self::check).
+    pub(super) fn known(&self, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Vec<Known>> {
         if self.nodes.len() > MAX_NODES {
             return Err(node_error(MAX_NODES, "the graph has more than 100000 nodes"));
         }
@@ -51,7 +56,7 @@ impl Graph {
             let next = Checker { number: i + 1, shape_of }.node(i, node, &known)?;
             known.push(next);
         }
-        Ok(())
+        Ok(known)
     }
 }
 

@@ -1,6 +1,10 @@
 //! Folding a batch norm into the layer before it. At inference a batch norm is one factor and one summand a
 //! channel, which the convolution or linear layer before it can hold itself:
 //! `w' = w * s`, `b' = (b - mean) * s + shift` with `s = scale / sqrt(variance + epsilon)`.
+//!
+//! A batch norm works on axis 1 and the rows of a linear layer are the last axis: these are the same only where
+//! there are two axes. A graph does not say how many axes its input has, so that this must follow from a layer
+//! before.
 
 use super::graph::{Graph, Node};
 use super::op::Op;
@@ -18,14 +22,14 @@ pub(crate) type Folded<T> = (Graph, Vec<(String, Weight<T>)>);
 /// The graph without the batch norms that could be folded, and the weights that changed or are new, dense.
 ///
 /// A batch norm is folded when it takes the output of a convolution or a linear layer that nobody else
-/// takes, and the weight of that layer is used once. A linear layer before a batch norm is taken to work
-/// on `[n, features]`. Do this before compressing: the new weights are dense. A layer without a bias gets
-/// one, called `NAME.bias` (`NAME.folded_bias` where that name is taken).
+/// takes, and the weight of that layer is used once. The output of a linear layer must be known to be
+/// `[n, features]`. Do this before compressing: the new weights are dense. A layer without a bias gets one,
+/// called `NAME.bias` (`NAME.folded_bias` where that name is taken).
 ///
 /// # Errors
 /// As [`Graph::check`]; [`Error::Weight`] when a file cannot be read or a variance is not positive.
 pub(crate) fn fold_batch_norm<T: Float>(graph: &Graph, weight: Lookup<'_, T>) -> Result<Folded<T>> {
-    graph.check(&|name| weight(name).map(|w| w.shape().to_vec()))?;
+    let known = graph.known(&|name| weight(name).map(|w| w.shape().to_vec()))?;
     let mut names: HashMap<&str, usize> = HashMap::new();
     graph.weights().for_each(|(name, _)| *names.entry(name).or_default() += 1);
     let mut takers = vec![0; graph.len() + 1];
@@ -43,6 +47,7 @@ pub(crate) fn fold_batch_norm<T: Float>(graph: &Graph, weight: Lookup<'_, T>) ->
         if let (Op::BatchNorm { .. }, Some(before), 1) = (&node.op, before, takers[source])
             && let Op::Linear { weight: name, bias } | Op::Conv2d { weight: name, bias, .. } = before
             && names[name.as_str()] == 1
+            && (matches!(before, Op::Conv2d { .. }) || known[source].axes == Some(2))
         {
             // A bias that other layers use as well must stay as it is for them.
             let own = bias.as_ref().filter(|b| names[b.as_str()] == 1).cloned();
@@ -100,6 +105,9 @@ fn folded<T: Float>(
     let (shape, mut values) = dense(name)?;
     let [scale, shift, mean, spread] = [scale, shift, mean, variance].map(|name| dense(name));
     let (scale, shift, mean, spread) = (scale?.1, shift?.1, mean?.1, spread?.1);
+    if shape.first() != Some(&scale.len()) {
+        return Err(Error::shape(name, &[scale.len()], &shape));
+    }
     let mut biases = match bias {
         Some(bias) => dense(bias)?.1,
         None => vec![T::zero(); scale.len()],

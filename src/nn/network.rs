@@ -417,6 +417,28 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_norm_is_folded_into_a_linear_layer_only_where_there_are_two_axes() {
+        let graph = Graph::new().linear("a").batch_norm("bn");
+        let weights = fixture(&graph, &[("a.weight", &[4, 3])]);
+        // Axis 1 of `[n, 4, 3]` has the length of the norm, which then works on it and not on the last.
+        for (t, rows) in [(2, 4), (4, 4), (4, 5)] {
+            let mut weights = weights.clone();
+            let a = |shape: &[usize]| {
+                Arc::new(Tensor::new(shape, numbers(shape.iter().product(), 8)).unwrap().into())
+            };
+            weights.insert("a.weight".into(), a(&[rows, 3]));
+            weights.insert("a.bias".into(), a(&[rows]));
+            let (folded, changed) = fold_batch_norm(&graph, &lookup(&weights)).unwrap();
+            assert_eq!((&folded, changed.len()), (&graph, 0));
+            let run = |graph| Network::bind(graph, &lookup(&weights)).unwrap().forward(&input(&[2, t, 3]));
+            assert_eq!(run(&folded).ok(), run(&graph).ok());
+        }
+        let flat = Graph::new().flatten().linear("a").batch_norm("bn");
+        let (folded, changed) = fold_batch_norm(&flat, &lookup(&weights)).unwrap();
+        assert_eq!((folded, changed.len()), (Graph::new().flatten().linear("a"), 2));
+    }
+
+    #[test]
     fn integers_are_honoured_and_refused_for_floats() {
         let graph = Graph::new().linear("fc");
         let mut weights = fixture(&graph, &[("fc.weight", &[4, 3])]);
