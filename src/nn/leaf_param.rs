@@ -2,7 +2,7 @@
 
 use super::layers::linear;
 use super::optimizer::{Optimizer, State};
-use crate::weight::{Affine, Codes, Coding, Values, value};
+use crate::weight::{Affine, Codes, Coding, Grid, Values};
 use crate::{Fault, Float, Leaf};
 use std::ops::Range;
 
@@ -30,43 +30,20 @@ pub(crate) struct LeafParam<T: Float> {
     /// As large as `dense`.
     pub gradient: Vec<T>,
     gathered: Vec<T>,
-    grid: Option<Grid>,
+    /// Of a coded leaf.
+    runs: Option<Vec<Run<T>>>,
     state: State<T>,
     pub frozen: bool,
     /// Whether its numbers may differ from those it was made of.
     pub touched: bool,
 }
 
-/// Scale and zero point of each run of kept entries.
+/// Kept entries that share a grid.
 #[derive(Clone, Debug)]
-struct Grid {
-    max: f64,
-    runs: Vec<Run>,
-}
-
-#[derive(Clone, Debug)]
-struct Run {
+struct Run<T> {
     /// Of the kept entries, in order.
     range: Range<usize>,
-    scale: f64,
-    zero: i16,
-}
-
-impl Run {
-    /// The latent number nearest to `x` that the grid holds, ends included. A scale that is not a positive
-    /// number (a hostile file) makes no grid: its entries stay as they are.
-    fn clamp(&self, max: f64, x: f64) -> f64 {
-        let zero = f64::from(self.zero);
-        x.clamp(-zero * self.scale, (max - zero) * self.scale)
-    }
-
-    fn code(&self, max: f64, x: f64) -> u8 {
-        ((x / self.scale).round_ties_even() + f64::from(self.zero)).clamp(0.0, max) as u8
-    }
-
-    fn is_sound(&self) -> bool {
-        self.scale > 0.0 && self.scale.is_finite()
-    }
+    grid: Grid<T>,
 }
 
 impl<T: Float> LeafParam<T> {
@@ -75,11 +52,11 @@ impl<T: Float> LeafParam<T> {
         let mask = leaf.mask()?;
         let dense = leaf.to_vec()?;
         let positions: Option<Vec<usize>> = mask.as_ref().map(|m| m.positions(0..leaf.len()).collect());
-        let grid = match &leaf.coding {
+        let runs = match &leaf.coding {
             Coding::Float(_) => None,
-            Coding::Affine(affine) => Some(Grid::new(affine, leaf, positions.as_deref())?),
+            Coding::Affine(affine) => Some(runs(affine, leaf, positions.as_deref())?),
         };
-        let latent = match (&positions, &grid) {
+        let latent = match (&positions, &runs) {
             (None, None) => Vec::new(),
             (None, Some(_)) => dense.clone(),
             (Some(positions), _) => positions.iter().map(|i| dense[*i]).collect(),
@@ -94,12 +71,12 @@ impl<T: Float> LeafParam<T> {
             positions,
             dense,
             latent,
-            grid,
+            runs,
         })
     }
 
     fn is_direct(&self) -> bool {
-        self.positions.is_none() && self.grid.is_none()
+        self.positions.is_none() && self.runs.is_none()
     }
 
     /// The trained numbers: one for each kept entry, in row-major order.
@@ -152,7 +129,7 @@ impl<T: Float> LeafParam<T> {
                 &self.gathered
             }
         };
-        let direct = self.positions.is_none() && self.grid.is_none();
+        let direct = self.is_direct();
         let values = if direct { &mut self.dense } else { &mut self.latent };
         optimizer.update(rate, values, gradient, &mut self.state);
         self.gradient.fill(T::zero());
@@ -162,19 +139,20 @@ impl<T: Float> LeafParam<T> {
     /// Brings `dense` up to date.
     fn refresh(&mut self) {
         self.touched = true;
-        let Self { positions, latent, dense, grid, .. } = self;
+        let Self { positions, latent, dense, runs, .. } = self;
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
-        let Some(grid) = grid else {
+        let Some(runs) = runs else {
             if let Some(positions) = positions {
                 positions.iter().zip(latent.iter()).for_each(|(i, x)| dense[*i] = *x);
             }
             return;
         };
-        for run in grid.runs.iter().filter(|r| r.is_sound()) {
-            let scale = T::narrow(run.scale);
-            for j in run.range.clone() {
-                latent[j] = T::narrow(run.clamp(grid.max, latent[j].widen()));
-                dense[place(j)] = value(scale, run.zero, run.code(grid.max, latent[j].widen()));
+        for Run { range, grid } in runs {
+            for j in range.clone() {
+                let x = grid.clamp(latent[j]);
+                latent[j] = x;
+                // There is no code for NaN, which must not pass for a number.
+                dense[place(j)] = if x.is_nan() { x } else { grid.value(grid.code(x)) };
             }
         }
     }
@@ -184,13 +162,13 @@ impl<T: Float> LeafParam<T> {
         if !self.touched {
             return Ok(self.form.clone());
         }
-        let coding = match (&self.form.coding, &self.grid) {
-            (Coding::Affine(affine), Some(grid)) => {
+        let coding = match (&self.form.coding, &self.runs) {
+            (Coding::Affine(affine), Some(runs)) => {
                 // Entries of a run without a grid keep the codes they came with.
                 let mut codes = affine.codes.unpack(0..affine.codes.len())?;
-                for run in grid.runs.iter().filter(|r| r.is_sound()) {
-                    for j in run.range.clone() {
-                        codes[j] = run.code(grid.max, self.latent[j].widen());
+                for Run { range, grid } in runs {
+                    for j in range.clone() {
+                        codes[j] = grid.code(self.latent[j]);
                     }
                 }
                 Coding::Affine(Affine { codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
@@ -211,20 +189,21 @@ fn band(rows: &Range<usize>, cols: usize) -> Range<usize> {
     rows.start * cols..rows.end * cols
 }
 
-impl Grid {
-    fn new<T: Float>(affine: &Affine<T>, leaf: &Leaf<T>, positions: Option<&[usize]>) -> Result<Self, Fault> {
-        let block = affine.granularity.block(leaf.rows(), leaf.cols()).max(1);
-        let blocks = leaf.len().div_ceil(block);
-        let scales = affine.scale.read(0..blocks)?;
-        let zeros = affine.zeros(0..blocks)?;
-        let mut start = 0;
-        let runs = (0..blocks).map(|b| {
-            let last = ((b + 1) * block).min(leaf.len());
-            let end = positions.map_or(last, |p| p.partition_point(|i| *i < last));
-            let range = start..end;
-            start = end;
-            Run { range, scale: scales[b].widen(), zero: i16::from(zeros[b]) }
-        });
-        Ok(Self { runs: runs.collect(), max: f64::from(Codes::max(affine.bits())) })
-    }
+/// The runs of a coded leaf. A scale that is not a positive number (a hostile file) makes none: its entries
+/// stay as they are.
+fn runs<T: Float>(
+    affine: &Affine<T>,
+    leaf: &Leaf<T>,
+    positions: Option<&[usize]>,
+) -> Result<Vec<Run<T>>, Fault> {
+    let block = affine.granularity.block(leaf.rows(), leaf.cols()).max(1);
+    let mut start = 0;
+    let runs = Grid::of(affine, leaf.len().div_ceil(block))?.into_iter().enumerate().map(|(b, grid)| {
+        let last = ((b + 1) * block).min(leaf.len());
+        let end = positions.map_or(last, |p| p.partition_point(|i| *i < last));
+        let range = start..end;
+        start = end;
+        Run { range, grid }
+    });
+    Ok(runs.filter(|run| run.grid.is_sound()).collect())
 }

@@ -5,7 +5,7 @@ use super::layers::gradcheck::{check, dot, numbers};
 use super::testing::{Weights, close, fixture, input, lookup};
 use super::{Conv2d, Graph, Input, Network, Optimizer, Outputs, Pool, Trainable};
 use crate::weight::{Affine, Codes, Coding, Node, Values, value};
-use crate::{Activations, DType, Granularity, Leaf, Tensor, Weight};
+use crate::{Activations, AffineQuantizer, DType, Granularity, Leaf, Tensor, Weight, WeightCompressor};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -28,7 +28,9 @@ fn coded(weight: &Weight<f64>) -> Weight<f64> {
 fn coded_by(weight: &Weight<f64>, granularity: Granularity, zeros: bool) -> Weight<f64> {
     let Node::Leaf(leaf) = weight.node().clone() else { panic!("a leaf") };
     let (rows, kept) = (leaf.len() / granularity.block(leaf.rows(), leaf.cols()), leaf.kept());
-    let codes: Vec<u8> = (0..kept).map(|i| (i * 5 % 8) as u8).collect();
+    // Where all zero points are the middle code, the lowest code is not used.
+    let codes = (0..kept).map(|i| if zeros { i * 5 % 8 } else { 1 + i * 5 % 7 } as u8);
+    let codes: Vec<u8> = codes.collect();
     let places: Vec<u8> = (0..rows).map(|r| (r % 8) as u8).collect();
     let affine = Affine {
         granularity,
@@ -235,6 +237,35 @@ fn latent_floats_stop_at_the_edge_of_their_grid() {
     }
     student.edit("fc.weight", |v| v.fill(f64::NAN));
     student.weights().unwrap();
+}
+
+/// Trains what `quantizer` makes of `values` towards both ends; gives the smallest and the largest number.
+fn ends(quantizer: &AffineQuantizer, values: &[f64]) -> [f64; 2] {
+    let weight = quantizer.apply(Tensor::new(&[1, values.len()], values.to_vec()).unwrap()).unwrap();
+    assert!(weight.form().quantized);
+    let (graph, weights) = one(weight);
+    [-1.0, 1.0].map(|side| {
+        let mut student = trainable(&graph, &weights, Optimizer::sgd());
+        student.edit("fc.weight", |v| v.fill(side * f64::MAX));
+        let dense = after(student).to_dense().unwrap();
+        assert!(dense.iter().all(|x| *x == dense.as_slice()[0]));
+        dense.as_slice()[0]
+    })
+}
+
+#[test]
+fn training_stays_within_the_codes_that_the_quantizer_uses() {
+    let values: Vec<f64> = (0..40).map(|i| f64::from(i) / 39.0 * 2.0 - 1.0).collect();
+    for bits in 2..=8 {
+        let [low, high] = ends(&AffineQuantizer::bits(bits), &values);
+        // Not one step further on the side that has a code to spare.
+        assert!((low + 1.0).abs() < 1e-12 && (high - 1.0).abs() < 1e-12, "{bits}: {low} {high}");
+        // Codes that stand for more than the largest number are not used.
+        let large: Vec<f64> = values.iter().map(|x| if *x < 0.3 { 0.3 * x } else { *x } * f64::MAX).collect();
+        for quantizer in [AffineQuantizer::bits(bits), AffineQuantizer::bits(bits).asymmetric()] {
+            assert!(ends(&quantizer, &large).iter().all(|x| x.is_finite()), "{quantizer:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! From the values of a leaf to codes.
 
-use super::grid::{Grid, Scheme};
+use super::grid::Scheme;
 use super::range::Range;
-use crate::weight::{Affine, Coding, Granularity, Leaf, Packer, Values};
+use crate::weight::{Affine, Coding, Granularity, Grid, Leaf, Packer, Values};
 use crate::{Fault, Float};
 
 /// Codes the kept entries of `leaf`; its support stays as it is.
@@ -31,14 +31,14 @@ pub(super) fn encode<T: Float>(
         let mut codes = Vec::with_capacity(block.kept.len());
         let mut grids = Vec::new();
         if let Some(grid) = whole {
-            codes.extend(block.kept.iter().map(|x| scheme.code(grid, *x)));
+            codes.extend(block.kept.iter().map(|x| grid.code(*x)));
             return Ok((codes, grids));
         }
         Leaf::check_finite(&block)?;
         for start in block.range.clone().step_by(run) {
             let values = &block.kept[rank(start) - first..rank(start + run) - first];
             let grid = range.fit(scheme, values);
-            codes.extend(values.iter().map(|x| scheme.code(grid, *x)));
+            codes.extend(values.iter().map(|x| grid.code(*x)));
             grids.push(grid);
         }
         Ok((codes, grids))

@@ -15,16 +15,7 @@
 //! the number type before the zero point is computed from it, so codes and decoded values agree.
 
 use crate::Float;
-use crate::weight::Codes;
-
-/// Scale and zero point of one block of entries, and the lowest and highest code in use.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Grid<T> {
-    pub scale: T,
-    pub zero: u8,
-    low: u8,
-    high: u8,
-}
+use crate::weight::{Codes, Grid};
 
 /// Which codes a grid may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,11 +36,6 @@ impl Scheme {
 
     fn middle(self) -> u8 {
         1 << (self.bits - 1)
-    }
-
-    /// The lowest code in use.
-    fn min_code(self) -> u8 {
-        u8::from(self.has_middle_zero())
     }
 
     /// The grid for values from `low` to `high`.
@@ -74,31 +60,22 @@ impl Scheme {
     /// the outermost code of one side up to half a step past the range, and rounding the scale a bit. There,
     /// at the very end of the number type, an error can reach a whole step.
     fn bounded<T: Float>(self, scale: T, zero: u8) -> Grid<T> {
-        let finite = |scale: T, code: u8| crate::weight::value(scale, i16::from(zero), code).is_finite();
-        let (low, high) = (self.min_code(), self.max_code());
-        let fits = finite(scale, low) && finite(scale, high);
-        let scale = if fits { scale } else { scale * (T::one() - T::epsilon()) };
-        let (low, high) = (low + u8::from(!finite(scale, low)), high - u8::from(!finite(scale, high)));
-        Grid { scale, zero, low, high }
+        let (bits, centred) = (self.bits, self.has_middle_zero());
+        let finite = |code: u8| crate::weight::value(scale, i16::from(zero), code).is_finite();
+        let fits = Grid::<T>::ends(bits, centred).into_iter().all(finite);
+        Grid::new(bits, centred, if fits { scale } else { scale * (T::one() - T::epsilon()) }, zero)
     }
+}
 
-    /// The code of `x`.
-    pub fn code<T: Float>(self, grid: Grid<T>, x: T) -> u8 {
-        let q = (x.widen() / grid.scale.widen()).round_ties_even() + f64::from(grid.zero);
-        q.clamp(f64::from(grid.low), f64::from(grid.high)) as u8
-    }
-
-    /// Sum of the squared differences between `values` and what their codes stand for.
-    pub fn squared_error<T: Float>(self, grid: Grid<T>, values: &[T]) -> f64 {
-        values
-            .iter()
-            .map(|x| {
-                let decoded: T = crate::weight::value(grid.scale, i16::from(grid.zero), self.code(grid, *x));
-                let e = x.widen() - decoded.widen();
-                e * e
-            })
-            .sum()
-    }
+/// Sum of the squared differences between `values` and what their codes stand for.
+pub(super) fn squared_error<T: Float>(grid: Grid<T>, values: &[T]) -> f64 {
+    values
+        .iter()
+        .map(|x| {
+            let e = x.widen() - grid.value(grid.code(*x)).widen();
+            e * e
+        })
+        .sum()
 }
 
 /// `wanted` in the number type: finite, and not so small that it rounds to zero.
@@ -128,11 +105,11 @@ mod tests {
             let grid: Grid<f32> = scheme.grid(low, high);
             prop_assert!(grid.scale.is_finite() && grid.scale > 0.0);
             let x = (low + t * (high - low)) as f32;
-            let code = scheme.code(grid, x);
+            let code = grid.code(x);
             prop_assert!(code <= scheme.max_code());
-            let decoded: f32 = crate::weight::value(grid.scale, i16::from(grid.zero), code);
+            let decoded = grid.value(code);
             let scale = f64::from(grid.scale);
-            let bottom = scale * (f64::from(scheme.min_code()) - f64::from(grid.zero));
+            let bottom = scale * (f64::from(Grid::<f32>::ends(scheme.bits, scheme.has_middle_zero())[0]) - f64::from(grid.zero));
             let top = scale * (f64::from(scheme.max_code()) - f64::from(grid.zero));
             let x = f64::from(x);
             if (bottom - scale / 2.0..=top + scale / 2.0).contains(&x) {
@@ -146,8 +123,8 @@ mod tests {
         fn zero_is_always_exact(scheme in any_scheme(), a in any::<f32>(), b in any::<f32>()) {
             prop_assume!(a.is_finite() && b.is_finite());
             let grid: Grid<f32> = scheme.grid(f64::from(a.min(b)), f64::from(a.max(b)));
-            let code = scheme.code(grid, 0.0);
-            prop_assert_eq!(crate::weight::value::<f32>(grid.scale, i16::from(grid.zero), code), 0.0);
+            let code = grid.code(0.0);
+            prop_assert_eq!(grid.value(code), 0.0);
         }
     }
 
@@ -156,7 +133,7 @@ mod tests {
         // round(min / scale) of the textbook formula is -128 here, and codes reach 255.
         let scheme = Scheme { bits: 8, symmetric: false };
         let grid: Grid<f32> = scheme.grid(-1.28, 1.27);
-        assert_eq!((scheme.code(grid, -1.28), scheme.code(grid, 1.27)), (0, 255));
+        assert_eq!((grid.code(-1.28), grid.code(1.27)), (0, 255));
         assert_eq!(grid.zero, 128);
     }
 
@@ -170,8 +147,7 @@ mod tests {
                     let grid: Grid<f32> = scheme.grid(low, high);
                     for x in [low, high, 0.0] {
                         let x = x as f32;
-                        let decoded =
-                            crate::weight::value(grid.scale, i16::from(grid.zero), scheme.code(grid, x));
+                        let decoded = grid.value(grid.code(x));
                         let error = f64::from(x) - f64::from(decoded);
                         assert!(
                             error.abs() <= f64::from(grid.scale) * (1.0 + 1e-6),

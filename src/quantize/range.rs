@@ -1,6 +1,7 @@
 //! The range that a grid covers.
 
-use super::grid::{Grid, Scheme};
+use super::grid::{Scheme, squared_error};
+use crate::weight::Grid;
 use crate::{Float, Invalid, parallel};
 use serde::{Deserialize, Serialize};
 
@@ -85,11 +86,9 @@ fn percentile<T: Float>(values: &[T], p: f64, symmetric: bool) -> (f64, f64) {
 fn least_squares<T: Float>(scheme: Scheme, values: &[T], low: f64, high: f64) -> Grid<T> {
     let error = |grid: Grid<T>| -> f64 {
         let blocks = values.len().div_ceil(BLOCK);
-        parallel::map(blocks, |i| {
-            scheme.squared_error(grid, &values[i * BLOCK..values.len().min((i + 1) * BLOCK)])
-        })
-        .iter()
-        .sum()
+        parallel::map(blocks, |i| squared_error(grid, &values[i * BLOCK..values.len().min((i + 1) * BLOCK)]))
+            .iter()
+            .sum()
     };
     let mut best = (f64::INFINITY, scheme.grid(low, high));
     for i in 0..CANDIDATES {
@@ -122,8 +121,8 @@ mod tests {
     fn least_squares_is_never_worse_than_min_max() {
         let mut values: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect();
         values.push(6.0);
-        let plain = FOUR.squared_error(Range::MinMax.fit(FOUR, &values), &values);
-        let best = FOUR.squared_error(Range::LeastSquares.fit(FOUR, &values), &values);
+        let plain = squared_error(Range::MinMax.fit(FOUR, &values), &values);
+        let best = squared_error(Range::LeastSquares.fit(FOUR, &values), &values);
         assert!(best < plain, "{best} {plain}");
     }
 }

@@ -7,6 +7,7 @@
 mod affine;
 mod bytes;
 mod codes;
+mod grid;
 mod integer;
 mod leaf;
 mod mask;
@@ -21,6 +22,7 @@ pub use leaf::Leaf;
 pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
+pub(crate) use grid::Grid;
 #[cfg(test)]
 pub(crate) use leaf::Block;
 pub(crate) use leaf::{Coding, Support};
