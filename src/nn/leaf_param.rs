@@ -47,10 +47,11 @@ struct Run<T> {
 }
 
 impl<T: Float> LeafParam<T> {
-    /// `leaf` is in memory.
+    /// `leaf` is in memory, and none of its entries NaN or infinite.
     pub fn new(leaf: &Leaf<T>) -> Result<Self, Fault> {
         let mask = leaf.mask()?;
         let dense = leaf.to_vec()?;
+        finite(dense.iter().copied().enumerate())?;
         let positions: Option<Vec<usize>> = mask.as_ref().map(|m| m.positions(0..leaf.len()).collect());
         let runs = match &leaf.coding {
             Coding::Float(_) => None,
@@ -182,6 +183,14 @@ impl<T: Float> LeafParam<T> {
             }
         };
         Ok(Leaf { coding, ..self.form.clone() })
+    }
+}
+
+/// The first number that is NaN or infinite is an error that names its place.
+fn finite<T: Float>(mut numbers: impl Iterator<Item = (usize, T)>) -> Result<(), Fault> {
+    match numbers.find(|(_, x)| !x.is_finite()) {
+        Some((index, x)) => Err(Fault::NotFinite { index, value: x.to_string() }),
+        None => Ok(()),
     }
 }
 

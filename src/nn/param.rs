@@ -4,7 +4,7 @@ use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
 use crate::weight::Node;
-use crate::{Error, Fault, Float, Result, Weight};
+use crate::{Error, Fault, Float, Result, Tensor, Weight};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -39,8 +39,8 @@ impl<T: Float> Param<T> {
         let is_matrix = matches!(slot.role, Role::Linear | Role::Conv2d);
         let fixed = !is_matrix && !matches!(weight.node(), Node::Leaf(_));
         let tree = if fixed {
-            let dense = Weight::from(weight.to_dense()?);
-            Tree::new(&dense).map_err(fail)?
+            let values = weight.dense_values().map_err(fail)?;
+            Tree::new(&Tensor::new(weight.shape(), values)?.into()).map_err(fail)?
         } else {
             Tree::new(weight).map_err(fail)?
         };

@@ -69,7 +69,7 @@ impl<T: Float> Network<T> {
     ///
     /// # Errors
     /// [`Error::Unsupported`] where the feature `train` is off; [`Error::Weight`] when a weight does not fit
-    /// in memory decoded.
+    /// in memory decoded, or has an entry that is NaN or infinite.
     pub fn trainable(&self, optimizer: Optimizer) -> Result<Trainable<T>> {
         Trainable::new(self, optimizer)
     }

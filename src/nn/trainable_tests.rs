@@ -5,7 +5,9 @@ use super::layers::gradcheck::{check, dot, numbers};
 use super::testing::{Weights, close, fixture, input, lookup};
 use super::{Conv2d, Graph, Input, Network, Optimizer, Outputs, Pool, Trainable};
 use crate::weight::{Affine, Codes, Coding, Node, Values, value};
-use crate::{Activations, AffineQuantizer, DType, Granularity, Leaf, Tensor, Weight, WeightCompressor};
+use crate::{
+    Activations, AffineQuantizer, DType, Error, Fault, Granularity, Leaf, Tensor, Weight, WeightCompressor,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -269,15 +271,41 @@ fn training_stays_within_the_codes_that_the_quantizer_uses() {
 }
 
 #[test]
+fn what_is_not_finite_is_refused_with_its_name_and_place() {
+    let network = |weight: Weight<f64>| {
+        let (graph, weights) = one(weight);
+        Network::bind(&graph, &lookup(&weights)).unwrap()
+    };
+    let place = |result: crate::Result<Trainable<f64>>| match result {
+        Err(Error::Weight { weight, fault: Fault::NotFinite { index, value } }) => {
+            assert_eq!(weight, "fc.weight");
+            (index, value)
+        }
+        other => panic!("{:?}", other.map(drop)),
+    };
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut values = numbers(24, 1);
+        values[17] = bad;
+        let weight = Weight::from(Tensor::new(&[4, 6], values).unwrap());
+        let found = place(network(weight).trainable(Optimizer::sgd().into()));
+        assert_eq!(found, (17, bad.to_string()));
+    }
+    let scaled = with_scales(&coded(&matrix(5, 6, 1)), &[1.0, 1.0, f64::NAN, 1.0, 1.0]);
+    assert_eq!(place(network(scaled).trainable(Optimizer::sgd().into())).0, 12);
+}
+
+fn with_scales(weight: &Weight<f64>, scales: &[f64]) -> Weight<f64> {
+    let scaled = weight.clone().map_leaves(&mut |leaf| {
+        let Coding::Affine(affine) = leaf.coding.clone() else { panic!("coded") };
+        let scale = Values::new(scales.to_vec());
+        Ok(Leaf { coding: Coding::Affine(Affine { scale, ..affine }), ..leaf })
+    });
+    scaled.unwrap()
+}
+
+#[test]
 fn hostile_scales_train_nothing() {
-    let mut weight = coded(&matrix(5, 6, 1));
-    weight = weight
-        .map_leaves(&mut |leaf| {
-            let Coding::Affine(affine) = leaf.coding.clone() else { panic!("coded") };
-            let scale = Values::new(vec![0.0, f64::NAN, f64::INFINITY, -1.0, 1.0]);
-            Ok(Leaf { coding: Coding::Affine(Affine { scale, ..affine }), ..leaf })
-        })
-        .unwrap();
+    let weight = with_scales(&coded(&matrix(5, 6, 1)), &[0.0, -1.0, 0.0, -1.0, 1.0]);
     let (graph, weights) = one(weight.clone());
     let mut student = trainable(&graph, &weights, Optimizer::sgd());
     student.edit("fc.weight", |v| v.iter_mut().for_each(|x| *x += 1.0));
