@@ -178,8 +178,9 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// # Errors
     /// [`Error::Setting`] when a setting is out of its range; [`Error::Data`] when there are no samples, or
     /// no labels although alpha is not 0; [`Error::Shape`] when dataset, teacher and student do not fit;
-    /// [`Error::Label`]; [`Error::Diverged`] when the loss is not a number any more; errors of the dataset,
-    /// the teacher, the student and the hook. What can be seen from the first batch is found before
+    /// [`Error::Label`]; [`Error::Diverged`] when the loss is not a number any more, and [`Error::Weight`] when
+    /// a weight of a [`Trainable`](crate::nn::Trainable) has become NaN or infinite in the end; errors of the
+    /// dataset, the teacher, the student and the hook. What can be seen from the first batch is found before
     /// the student has changed.
     pub fn fit(
         &self,

@@ -121,6 +121,8 @@ pub(super) fn fit<T: Float>(
             break;
         }
     }
+    // No loss has seen what the last step did.
+    student.as_trainable().map_or(Ok(()), |trainable| trainable.check())?;
     Ok(training)
 }
 

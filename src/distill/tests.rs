@@ -4,7 +4,7 @@ use super::{Distiller, FineTuner, Student, Teacher};
 use crate::nn::{Batch, Dataset, Examples, Graph, Input, Network, Optimizer, Outputs, Schedule, Trainable};
 use crate::random::Random;
 use crate::weight::Weight;
-use crate::{BoxError, Error, Result, Tensor};
+use crate::{BoxError, Error, Fault, Result, Tensor};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -193,6 +193,15 @@ fn a_loss_that_explodes_is_an_error() {
     let mut learner = net(&[2, 16, 16, 3], 1).trainable(Optimizer::sgd().into()).unwrap();
     let error = tuner.fit(&mut learner, &mut quiet).unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 1.., .. }), "{error}");
+}
+
+#[test]
+fn a_last_step_that_explodes_is_an_error() {
+    let train = blobs(30, 1);
+    let mut learner = net(&[2, 16, 3], 1).trainable(Optimizer::sgd().into()).unwrap();
+    let tuner = FineTuner::new(&train).rate(1e308).schedule(Schedule::Constant);
+    let error = tuner.fit(&mut learner, &mut quiet).unwrap_err();
+    assert!(matches!(error, Error::Weight { fault: Fault::NotFinite { .. }, .. }), "{error}");
 }
 
 #[test]

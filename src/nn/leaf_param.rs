@@ -2,6 +2,7 @@
 
 use super::layers::linear;
 use super::optimizer::{Optimizer, State};
+use crate::tensor::round_to;
 use crate::weight::{Affine, Codes, Coding, Grid, Values};
 use crate::{Fault, Float, Leaf};
 use std::ops::Range;
@@ -158,11 +159,34 @@ impl<T: Float> LeafParam<T> {
         }
     }
 
+    /// Whether its numbers are finite in the precision in which they will be stored: a step may make one
+    /// that is not, and 16 bits end at 65504.
+    ///
+    /// # Errors
+    /// [`Fault::NotFinite`] with the flat position of the first that is not.
+    pub fn check(&self) -> Result<(), Fault> {
+        if !self.touched {
+            return Ok(());
+        }
+        let place = |j: usize| self.positions.as_ref().map_or(j, |p| p[j]);
+        let Some(runs) = &self.runs else {
+            let dtype = self.form.float_dtype();
+            let narrow = dtype.bits() < T::DTYPE.bits();
+            let stored = |x: T| if narrow { round_to(dtype, x) } else { x };
+            return finite(self.values().iter().enumerate().map(|(j, x)| (place(j), stored(*x))));
+        };
+        finite(runs.iter().flat_map(|run| run.range.clone()).map(|j| (place(j), self.latent[j])))
+    }
+
     /// The leaf with the trained numbers, in the form and the stored precision it had.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
     pub fn leaf(&self) -> Result<Leaf<T>, Fault> {
         if !self.touched {
             return Ok(self.form.clone());
         }
+        self.check()?;
         let coding = match (&self.form.coding, &self.runs) {
             (Coding::Affine(affine), Some(runs)) => {
                 // Entries of a run without a grid keep the codes they came with.

@@ -120,6 +120,12 @@ impl<T: Float> Param<T> {
         out
     }
 
+    /// See [`LeafParam::check`].
+    pub fn check(&self) -> Result<()> {
+        let check = |leaf: &LeafParam<T>| leaf.check().map_err(|fault| Error::weight(&self.name, fault));
+        self.leaves().into_iter().try_for_each(|(_, leaf)| check(leaf))
+    }
+
     /// The weight with the trained numbers, in the form it had.
     pub fn weight(&self) -> Result<Arc<Weight<T>>> {
         if !self.is_touched() {

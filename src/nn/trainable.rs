@@ -183,10 +183,16 @@ impl<T: Float> Trainable<T> {
     /// [`activations`](Weight::activations) it had.
     ///
     /// # Errors
-    /// [`Error::Weight`] when the codes of a weight cannot be read.
+    /// [`Error::Weight`] when a number of a weight has become NaN or infinite, in the precision in which it is
+    /// stored, or when its codes cannot be read.
     pub fn weights(&self) -> Result<Vec<(String, Weight<T>)>> {
         let touched = self.params.iter().filter(|p| p.is_touched());
         touched.map(|p| Ok((p.name.clone(), Arc::unwrap_or_clone(p.weight()?)))).collect()
+    }
+
+    /// Whether [`weights`](Self::weights) would find a number that is NaN or infinite.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.params.iter().try_for_each(Param::check)
     }
 
     /// As [`weights`](Self::weights), at the end of the training.
