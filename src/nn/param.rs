@@ -4,7 +4,7 @@ use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
 use crate::weight::Node;
-use crate::{Error, Fault, Float, Result, Tensor, Weight};
+use crate::{Error, Fault, Float, Leaf, Result, Tensor, Weight};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -228,7 +228,7 @@ impl<T: Float> Tree<T> {
 
     fn weight(&self, origin: &Weight<T>) -> Result<Weight<T>, Fault> {
         let node = match (self, origin.node()) {
-            (Self::Leaf(leaf), _) => Node::Leaf(leaf.leaf()?),
+            (Self::Leaf(leaf), Node::Leaf(old)) => Node::Leaf(no_larger(leaf.leaf()?, old, origin.stride())?),
             (Self::Product { u, v, .. }, Node::Product(ou, ov)) => {
                 Node::Product(Box::new(u.weight(ou)?), Box::new(v.weight(ov)?))
             }
@@ -238,5 +238,15 @@ impl<T: Float> Tree<T> {
             _ => return Err(Fault::Form("its form has changed")),
         };
         Ok(Weight::from_node(origin.shape(), node).with_activations(origin.activations()))
+    }
+}
+
+/// A trained leaf in no more bytes than it had. Where pruned entries are stored as zeros, a kept entry that was
+/// trained to exactly zero would call for a mask: it counts as pruned from here on, which changes no number.
+fn no_larger<T: Float>(new: Leaf<T>, old: &Leaf<T>, stride: usize) -> Result<Leaf<T>, Fault> {
+    if new.stored_bytes(stride)? > old.stored_bytes(stride)? {
+        new.retain(|_, x| x != T::zero())
+    } else {
+        Ok(new)
     }
 }

@@ -180,7 +180,8 @@ impl<T: Float> Trainable<T> {
     }
 
     /// The weights that changed, each in the form, the stored precision and with the
-    /// [`activations`](Weight::activations) it had.
+    /// [`activations`](Weight::activations) it had, and in no more bytes: where a file holds pruned entries as
+    /// zeros, an entry that was trained to exactly zero is among them from here on.
     ///
     /// # Errors
     /// [`Error::Weight`] when a number of a weight has become NaN or infinite, in the precision in which it is

@@ -324,6 +324,27 @@ fn with_scales(weight: &Weight<f64>, scales: &[f64]) -> Weight<f64> {
 }
 
 #[test]
+fn an_entry_trained_to_zero_makes_no_weight_larger() {
+    let values: Vec<f64> = numbers(1000, 1).iter().map(|x| x + x.signum()).collect();
+    let leaf = Leaf::dense(40, 25, Values::new(values));
+    let few = leaf.restrict(1, |block| Ok(block.positions().map(|i| i % 100 != 0).collect())).unwrap();
+    let floats = Weight::from_leaf(&[40, 25], few);
+    for weight in [AffineQuantizer::bits(8).apply(floats.clone()).unwrap(), floats] {
+        // A bit an entry would be more than the zeros.
+        let bytes = weight.stored_bytes();
+        assert_eq!(weight.leaves()[0].kept(), 990);
+        assert!(bytes < 990 * weight.leaves()[0].code_bits().map_or(8, |_| 1) + 125);
+        let (graph, weights) = one(weight);
+        let mut student = trainable(&graph, &weights, Optimizer::sgd());
+        student.edit("fc.weight", |v| v[..3].fill(0.0));
+        let dense = student.predict(&input(&[5, 25])).unwrap();
+        let new = after(student);
+        assert_eq!((new.stored_bytes(), new.leaves()[0].kept()), (bytes, 987));
+        close(dense.as_slice(), new.matmul(input(&[5, 25]).values().unwrap()).unwrap().as_slice(), 1e-12);
+    }
+}
+
+#[test]
 fn hostile_scales_train_nothing() {
     let weight = with_scales(&coded(&matrix(5, 6, 1)), &[0.0, -1.0, 0.0, -1.0, 1.0]);
     let (graph, weights) = one(weight.clone());
