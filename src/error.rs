@@ -72,7 +72,7 @@ pub enum Error {
     Label {
         /// The label.
         label: u32,
-        /// Position in the batch.
+        /// The sample's index in its dataset; its position among the labels where a loss is called directly.
         sample: usize,
         /// Number of outputs of the network.
         classes: usize,

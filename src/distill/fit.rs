@@ -1,9 +1,9 @@
 //! The training loop.
 
 use super::{Settings, Student};
-use crate::nn::{Batch, Input, Loss, Outputs, Target, accuracy, unbox};
+use crate::nn::{Batch, Input, Loss, Outputs, Target, accuracy, in_dataset, unbox};
 use crate::random::Random;
-use crate::{Error, Float, Invalid, Result, Tensor};
+use crate::{Error, Fault, Float, Invalid, Refusal, Result, Tensor};
 use serde::Serialize;
 use std::cell::Cell;
 
@@ -77,7 +77,7 @@ pub(super) fn fit<T: Float>(
     let first = &order[..settings.batch_size.min(n)];
     let batch = fetch(settings, first)?;
     let logits = student.predict(&batch.input).map_err(unbox)?;
-    loss(first, &batch, &logits)?;
+    loss(first, &batch, &logits).map_err(|e| in_dataset(e, first))?;
     drop((batch, logits));
 
     progress(0, steps)?;
@@ -90,7 +90,8 @@ pub(super) fn fit<T: Float>(
         for indices in order.chunks(settings.batch_size) {
             let batch = fetch(settings, indices)?;
             let outputs = student.forward(&batch.input, &[]).map_err(unbox)?;
-            let (value, gradient) = loss(indices, &batch, &outputs.logits)?;
+            let (value, gradient) =
+                loss(indices, &batch, &outputs.logits).map_err(|e| in_dataset(e, indices))?;
             if !value.is_finite() {
                 return Err(Error::Diverged { epoch, step, loss: value });
             }

@@ -19,9 +19,7 @@ pub fn cross_entropy<T: Float>(logits: &Tensor<T>, labels: &[u32]) -> Result<Los
     if labels.len() != n {
         return Err(Error::shape("labels", &[n], &[labels.len()]));
     }
-    if let Some((sample, label)) = labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
-        return Err(Error::Label { label: *label, sample, classes });
-    }
+    check_labels(labels, classes)?;
     each_row(logits, 1.0, |i, probabilities, log_sum, row, gradient| {
         let label = labels[i] as usize;
         for (g, p) in gradient.iter_mut().zip(probabilities) {
@@ -101,6 +99,24 @@ pub fn mean_squared_error<T: Float>(outputs: &Tensor<T>, wanted: &Tensor<T>) -> 
     });
     let gradient = gradient.collect();
     Ok((loss * share, Tensor::new(outputs.shape(), gradient)?))
+}
+
+/// Whether every label is the number of one of so many classes.
+pub(crate) fn check_labels(labels: &[u32], classes: usize) -> Result<()> {
+    match labels.iter().enumerate().find(|(_, l)| **l as usize >= classes) {
+        Some((sample, label)) => Err(Error::Label { label: *label, sample, classes }),
+        None => Ok(()),
+    }
+}
+
+/// An error about a sample of a batch, as one about the dataset: the batch holds the samples at `indices`.
+pub(crate) fn in_dataset(error: Error, indices: &[usize]) -> Error {
+    match error {
+        Error::Label { label, sample, classes } => {
+            Error::Label { label, sample: indices.get(sample).copied().unwrap_or(sample), classes }
+        }
+        other => other,
+    }
 }
 
 pub(crate) fn matrix<T: Float>(logits: &Tensor<T>) -> Result<(usize, usize)> {

@@ -4,6 +4,7 @@ use super::data::{Dataset, Input, Outputs, Target, unbox};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
 use super::layers::{conv, linear, pool};
+use super::loss::{check_labels, in_dataset};
 use super::op::Role;
 use super::plan::{Layer, Plan, Work};
 use crate::weight::zeros;
@@ -100,7 +101,8 @@ impl<T: Float> Network<T> {
     /// Fraction of the samples of `data` whose class is their label, from 0 to 1; 0 for no samples.
     ///
     /// # Errors
-    /// As [`classify`](Self::classify), what the dataset returns, and [`Error::Data`] when it has no labels.
+    /// As [`classify`](Self::classify), what the dataset returns, [`Error::Data`] when it has no labels, and
+    /// [`Error::Label`] when one of them is not the number of an output.
     pub fn accuracy(&self, data: &dyn Dataset<T>) -> Result<f64> {
         accuracy(data, &mut |input| self.forward(input))
     }
@@ -306,10 +308,13 @@ pub(crate) fn accuracy<T: Float>(
         let Target::Labels(labels) = &batch.target else {
             return Err(Error::Data("accuracy needs labels"));
         };
-        let found = classes(&forward(&batch.input)?)?;
+        let logits = forward(&batch.input)?;
+        let found = classes(&logits)?;
         if found.len() != labels.len() {
             return Err(Error::shape("labels", &[found.len()], &[labels.len()]));
         }
+        let width = logits.shape().last().copied().unwrap_or(0);
+        check_labels(labels, width).map_err(|e| in_dataset(e, indices))?;
         right += found.iter().zip(labels).filter(|(a, b)| a == b).count();
     }
     Ok(if indices.is_empty() { 0.0 } else { right as f64 / indices.len() as f64 })
@@ -459,5 +464,11 @@ mod tests {
         assert_eq!(net.accuracy(&data).unwrap(), 1.0);
         assert_eq!(net.classify(&Input::Values(x)).unwrap(), labels);
         assert_eq!(net.accuracy(&data.subset([]).unwrap()).unwrap(), 0.0);
+        // No output can be right about it.
+        let mut wrong = labels;
+        wrong[290] = 2;
+        let wrong = super::super::Examples::new(data.inputs().clone(), wrong).unwrap();
+        let error = net.accuracy(&wrong).unwrap_err();
+        assert!(matches!(error, Error::Label { label: 2, sample: 290, classes: 2 }), "{error}");
     }
 }
