@@ -197,7 +197,7 @@ pub enum Refusal {
     /// The patterns select no weight of the model.
     #[error("selects no weight of this model")]
     SelectsNothing,
-    /// Training was asked for weights that have nothing to train.
+    /// Training was asked for a network that has nothing to train: every entry is pruned or frozen.
     #[error("nothing to train: {0}")]
     NothingToTrain(&'static str),
     /// The step needs a network, and the model has no graph.
@@ -245,7 +245,7 @@ pub enum Fault {
         got: Vec<usize>,
     },
     /// A setting does not fit the weight, which shows only now: the rank that a group must divide follows
-    /// from the values.
+    /// from the values, and so does what pruning has left to train.
     #[error("{0}")]
     Refused(Refusal),
     /// A decomposition did not converge.

@@ -176,8 +176,10 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// before the first step and after each; an error of it ends the training.
     ///
     /// # Errors
-    /// [`Error::Setting`] when a setting is out of its range; [`Error::Data`] when there are no samples, or
-    /// no labels although alpha is not 0; [`Error::Shape`] when dataset, teacher and student do not fit;
+    /// [`Error::Setting`] when a setting is out of its range; [`Error::Weight`] with
+    /// [`Refusal::NothingToTrain`](crate::Refusal::NothingToTrain) when a
+    /// [`Trainable`](crate::nn::Trainable) has no entry that is neither pruned nor frozen, and no running
+    /// statistics; [`Error::Data`] when there are no samples, or no labels although alpha is not 0; [`Error::Shape`] when dataset, teacher and student do not fit;
     /// [`Error::Label`]; [`Error::Diverged`] when the loss is not a number any more, and [`Error::Weight`] when
     /// a weight of a [`Trainable`](crate::nn::Trainable) has become NaN or infinite in the end; errors of the
     /// dataset, the teacher, the student and the hook. What can be seen from the first batch is found before

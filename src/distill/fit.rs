@@ -63,6 +63,10 @@ pub(super) fn fit<T: Float>(
 ) -> Result<Training> {
     let mut random = Random::new(settings.seed)?;
     if let Some(trainable) = student.as_trainable() {
+        if !trainable.can_learn() {
+            let why = "every entry of every weight is pruned or frozen";
+            return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
+        }
         trainable.seed(settings.seed)?;
     }
     let n = settings.train.len();

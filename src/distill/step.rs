@@ -43,8 +43,17 @@ fn train<T: Float>(how: &dyn Trains<T>, model: &mut Model<T>, log: &Log<'_>) -> 
     Ok(())
 }
 
-fn needs_graph(outline: &Outline) -> Result<(), (String, Refusal)> {
-    if outline.has_graph() { Ok(()) } else { Err(("*".to_owned(), Refusal::NoGraph)) }
+/// Whether there is a network with something to train. How many entries of a weight are pruned is not known
+/// yet: a training finds that out before its first step.
+fn can_be_trained(outline: &Outline) -> Result<(), (String, Refusal)> {
+    let refuse = |why| Err(("*".to_owned(), why));
+    if !outline.has_graph() {
+        return refuse(Refusal::NoGraph);
+    }
+    if outline.weights().iter().all(|w| w.info.shape.contains(&0)) {
+        return refuse(Refusal::NothingToTrain("the model has no weights"));
+    }
+    Ok(())
 }
 
 impl<T: Float> Step for Distiller<'_, T> {
@@ -57,7 +66,7 @@ impl<T: Float> Step for Distiller<'_, T> {
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
-        let Some(student) = self.new_student() else { return needs_graph(outline) };
+        let Some(student) = self.new_student() else { return can_be_trained(outline) };
         // The weights of another network take the place of those that were worked on.
         for weight in outline.weights() {
             let form = weight.form;
@@ -68,7 +77,7 @@ impl<T: Float> Step for Distiller<'_, T> {
             }
         }
         outline.replace(Outline::of(student));
-        needs_graph(outline)
+        can_be_trained(outline)
     }
 }
 
@@ -91,7 +100,7 @@ impl<T: Float> Step for FineTuner<'_, T> {
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
-        needs_graph(outline)
+        can_be_trained(outline)
     }
 }
 

@@ -4,7 +4,7 @@ use super::{Distiller, FineTuner, Student, Teacher};
 use crate::nn::{Batch, Dataset, Examples, Graph, Input, Network, Optimizer, Outputs, Schedule, Trainable};
 use crate::random::Random;
 use crate::weight::Weight;
-use crate::{BoxError, Error, Fault, Result, Tensor};
+use crate::{BoxError, Error, Fault, MagnitudePruner, Model, Pipeline, Refusal, Result, Tensor};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -193,6 +193,51 @@ fn a_loss_that_explodes_is_an_error() {
     let mut learner = net(&[2, 16, 16, 3], 1).trainable(Optimizer::sgd().into()).unwrap();
     let error = tuner.fit(&mut learner, &mut quiet).unwrap_err();
     assert!(matches!(error, Error::Diverged { epoch: 1.., .. }), "{error}");
+}
+
+#[test]
+fn a_label_that_is_no_class_is_named_by_its_place_in_the_dataset() {
+    let train = blobs(40, 1);
+    let mut labels = train.labels().unwrap().to_vec();
+    labels[33] = 3;
+    let wrong = Examples::new(train.inputs().clone(), labels).unwrap();
+    let tuner = |data, validation| FineTuner::new(data).batch_size(8).validate_on(validation);
+    for tuner in [tuner(&wrong, &train), tuner(&train, &wrong)] {
+        let error = tuner.fit(&mut student(1), &mut quiet).unwrap_err();
+        assert!(matches!(error, Error::Label { label: 3, sample: 33, classes: 3 }), "{error}");
+    }
+}
+
+#[test]
+fn a_network_with_nothing_to_train_is_refused() {
+    let train = blobs(30, 1);
+    let nothing = |error: &Error| match error {
+        Error::Plan { why: Refusal::NothingToTrain(_), .. } => true,
+        Error::Weight { fault: Fault::Refused(Refusal::NothingToTrain(_)), .. } => true,
+        _ => false,
+    };
+    let mut frozen = student(1);
+    assert_eq!(frozen.freeze("*"), 4);
+    let error = FineTuner::new(&train).fit(&mut frozen, &mut quiet).unwrap_err();
+    assert!(nothing(&error), "{error}");
+    // Running statistics are measured without any step.
+    let scales =
+        ["weight", "bias", "running_mean", "running_var"].map(|n| (format!("bn.{n}"), vec![1.0_f32; 2]));
+    let tensors = scales.map(|(name, x)| (name, Tensor::new(&[2], x).unwrap()));
+    let model = Model::from_tensors(tensors).unwrap().with_graph(Graph::new().batch_norm("bn")).unwrap();
+    let two = train.subset((0..30).filter(|i| i % 3 != 2)).unwrap();
+    let mut norm = model.network().unwrap().trainable(Optimizer::default()).unwrap();
+    norm.freeze("bn.weight");
+    norm.freeze("bn.bias");
+    FineTuner::new(&two).fit(&mut norm, &mut quiet).unwrap();
+    assert_eq!(norm.weights().unwrap().len(), 2);
+
+    let all = Pipeline::new().prune(MagnitudePruner::sparsity(1.0).only("*"));
+    let error = all.finetune(FineTuner::new(&two)).run(&model).unwrap_err();
+    assert!(nothing(&error), "{error}");
+    let bare = Model::from_tensors::<String>([]).unwrap().with_graph(Graph::new().relu()).unwrap();
+    let error = Pipeline::new().finetune(FineTuner::new(&two)).plan(&bare).unwrap_err();
+    assert!(nothing(&error), "{error}");
 }
 
 #[test]

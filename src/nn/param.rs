@@ -68,6 +68,18 @@ impl<T: Float> Param<T> {
         self.tree.any(&|leaf| !leaf.frozen)
     }
 
+    /// Whether training can change some of its numbers: by steps, or by measuring statistics.
+    pub fn can_learn(&self) -> bool {
+        let measures = self.is_measured() && self.measures();
+        self.tree.any(&|leaf| !leaf.values().is_empty() && (measures || !leaf.frozen))
+    }
+
+    /// Whether running statistics are overwritten. Only plain floats are: codes and masks stay.
+    fn measures(&self) -> bool {
+        let form = self.origin.form();
+        !self.held && !self.fixed && !form.pruned && !form.quantized
+    }
+
     /// Whether some of its numbers may have changed.
     pub fn is_touched(&self) -> bool {
         !self.fixed && self.tree.any(&|leaf| leaf.touched)
@@ -89,10 +101,11 @@ impl<T: Float> Param<T> {
         }
     }
 
-    /// Overwrites running statistics, value by value. Only plain floats are: codes and masks stay.
+    /// Overwrites running statistics, value by value.
     pub fn measure(&mut self, f: impl Fn(usize, T) -> T) {
+        let measures = self.measures();
         let Tree::Leaf(leaf) = &mut self.tree else { return };
-        if !self.held && !self.fixed && !self.origin.form().pruned && !self.origin.form().quantized {
+        if measures {
             leaf.edit(|values| values.iter_mut().enumerate().for_each(|(i, x)| *x = f(i, *x)));
         }
     }

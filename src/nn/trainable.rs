@@ -191,6 +191,11 @@ impl<T: Float> Trainable<T> {
         touched.map(|p| Ok((p.name.clone(), Arc::unwrap_or_clone(p.weight()?)))).collect()
     }
 
+    /// Whether training can change anything at all.
+    pub(crate) fn can_learn(&self) -> bool {
+        self.params.iter().any(Param::can_learn)
+    }
+
     /// Whether [`weights`](Self::weights) would find a number that is NaN or infinite.
     pub(crate) fn check(&self) -> Result<()> {
         self.params.iter().try_for_each(Param::check)
