@@ -233,6 +233,14 @@ pub enum Fault {
         /// The value, as text.
         value: String,
     },
+    /// An entry of the input that meets the weight is NaN or infinite, where only numbers have a code.
+    #[error("input entry {index} is {value}")]
+    Input {
+        /// Position in the input of the layer, all samples of the batch in row-major order.
+        index: usize,
+        /// The value, as text.
+        value: String,
+    },
     /// The weight is in a form that the operation cannot take.
     #[error("{0}")]
     Form(&'static str),

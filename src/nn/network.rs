@@ -178,7 +178,14 @@ impl<T: Float> Network<T> {
         inputs: &[&Value<'_, T>],
     ) -> Result<Option<Cow<'static, [T]>>> {
         let x = &inputs[0].data[..];
-        let fail = |fault| Error::weight(&layer.label, fault);
+        let fail = |fault| {
+            let fault = match fault {
+                // Its place was one in the rows that a convolution makes of its input.
+                Fault::Input { .. } => Fault::input(x, 0),
+                other => other,
+            };
+            Error::weight(&layer.label, fault)
+        };
         let len: usize = shape.iter().product();
         let blank = || zeros::<T>(1, len).map_err(fail);
         let y = match work {
@@ -327,7 +334,7 @@ mod tests {
     use super::super::op::{Conv2d, Op, Pool};
     use super::super::testing::{close, fixture, input, lookup};
     use super::*;
-    use crate::Activations;
+    use crate::{Activations, AffineQuantizer, WeightCompressor};
 
     #[test]
     fn misfits_name_the_layer() {
@@ -451,6 +458,27 @@ mod tests {
         weights.insert("fc.weight".into(), Arc::new(int8));
         let net = Network::bind(&graph, &lookup(&weights)).unwrap();
         assert!(matches!(net.forward(&input(&[2, 3])), Err(Error::Weight { weight, .. }) if weight == "fc"));
+    }
+
+    #[test]
+    fn an_input_that_has_no_code_is_named_by_its_place() {
+        let graph = Graph::new().conv2d("c", Conv2d::default().padding(1)).flatten().linear("fc");
+        let mut weights = fixture(&graph, &[("c.weight", &[2, 3, 3, 3]), ("fc.weight", &[40, 32])]);
+        for name in ["c.weight", "fc.weight"] {
+            let quantizer = AffineQuantizer::bits(8).activations(Activations::Int8);
+            let coded = quantizer.apply((*weights[name]).clone()).unwrap();
+            weights.insert(name.into(), Arc::new(coded));
+        }
+        let net = Network::bind(&graph, &lookup(&weights)).unwrap();
+        let mut x = input(&[5, 3, 4, 4]).values().unwrap().clone();
+        assert!(net.forward(&Input::Values(x.clone())).is_ok());
+        for bad in [f64::NAN, f64::INFINITY] {
+            x.as_mut_slice()[163] = bad;
+            let Err(Error::Weight { weight, fault }) = net.forward(&Input::Values(x.clone())) else {
+                panic!()
+            };
+            assert_eq!((&*weight, fault.to_string()), ("c", format!("input entry 163 is {bad}")));
+        }
     }
 
     #[test]

@@ -56,9 +56,10 @@ impl CodedInput {
         let cols = x.len().checked_div(n).unwrap_or(0);
         let mut codes = Vec::with_capacity(x.len());
         let mut scales = Vec::with_capacity(n);
-        for rows in x.chunks((cols * group).max(1)) {
+        let size = (cols * group).max(1);
+        for (i, rows) in x.chunks(size).enumerate() {
             // With a fixed range, too: a NaN must not pass for a number.
-            let found = range(rows)?;
+            let found = range(rows).ok_or_else(|| Fault::input(x, i * size))?;
             let (low, high) = match how {
                 Activations::Int8Static { low, high } => (low, high),
                 _ => found,
@@ -75,7 +76,17 @@ impl CodedInput {
     }
 }
 
-fn range<T: Float>(values: &[T]) -> Result<(f64, f64), Fault> {
+impl Fault {
+    /// Of an input in which an entry at or after `first` is NaN or infinite.
+    pub(crate) fn input<T: Float>(x: &[T], first: usize) -> Self {
+        let bad = (first..x.len()).find(|i| !x[*i].is_finite());
+        let index = bad.unwrap_or(first);
+        Self::Input { index, value: x.get(index).map(ToString::to_string).unwrap_or_default() }
+    }
+}
+
+/// Smallest and largest of the values and 0; `None` where one is NaN or infinite.
+fn range<T: Float>(values: &[T]) -> Option<(f64, f64)> {
     let (mut low, mut high) = (T::zero(), T::zero());
     let mut sum = T::zero();
     for x in values {
@@ -84,11 +95,7 @@ fn range<T: Float>(values: &[T]) -> Result<(f64, f64), Fault> {
         // Becomes NaN with the first NaN or infinity.
         sum += *x * T::zero();
     }
-    if sum == T::zero() {
-        return Ok((low.widen(), high.widen()));
-    }
-    let index = values.iter().position(|x| !x.is_finite()).unwrap_or(0);
-    Err(Fault::NotFinite { index, value: values.get(index).map(ToString::to_string).unwrap_or_default() })
+    (sum == T::zero()).then(|| (low.widen(), high.widen()))
 }
 
 /// Scale and zero point of unsigned 8-bit codes for `low..=high`, which is widened to hold 0.

@@ -304,7 +304,7 @@ impl<T: Float> Weight<T> {
     ///
     /// # Errors
     /// As [`matmul`](Self::matmul), and [`Error::Weight`] when integers are asked for and the weight is not
-    /// quantized.
+    /// quantized or an entry of `x` is NaN or infinite ([`Fault::Input`] with its place).
     pub fn matmul_with(&self, x: &Tensor<T>, activations: Activations) -> Result<Tensor<T>> {
         let (rows, cols) = fold(&self.shape);
         let n = match x.shape() {
@@ -329,7 +329,12 @@ impl<T: Float> Weight<T> {
             },
             Node::Product(u, v) => {
                 let hidden = v.in_place_of(self.activations).product_with(x, n, group)?;
-                u.in_place_of(self.activations).product_with(&hidden, n, group)
+                let y = u.in_place_of(self.activations).product_with(&hidden, n, group);
+                y.map_err(|fault| match fault {
+                    // Its place would be one in the rank, which the caller does not see.
+                    Fault::Input { .. } => Fault::Form("the output of its inner factor is not finite"),
+                    other => other,
+                })
             }
             Node::Sum(parts) => {
                 let mut out = Vec::new();

@@ -4,8 +4,8 @@ use crate::cases::*;
 use crate::common::{Random, Read};
 use crate::quantize::{Coded, form_of};
 use bantam::{
-    Activations, AffineQuantizer, Float, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor, Weight,
-    WeightCompressor,
+    Activations, AffineQuantizer, Error, Fault, Float, LowRankFactorizer, MagnitudePruner, Model, Pipeline,
+    Tensor, Weight, WeightCompressor,
 };
 use proptest::prelude::*;
 
@@ -196,6 +196,14 @@ fn integer_products_of_huge_and_bad_inputs() {
     }
     for bad in [f64::NAN, f64::INFINITY] {
         assert!(weight.matmul_with(&x(bad), Activations::Int8).is_err());
+        // It is the input's fault, and the place is that in the whole input.
+        let mut rows = Tensor::<f64>::zeros(&[10, 4]);
+        rows.as_mut_slice()[35] = bad;
+        for how in [Activations::Int8, Activations::Int8Static { low: -1.0, high: 1.0 }] {
+            let error = weight.matmul_with(&rows, how).unwrap_err();
+            let Error::Weight { fault: Fault::Input { index, value }, .. } = error else { panic!("{error}") };
+            assert_eq!((index, value), (35, bad.to_string()));
+        }
     }
     let wrong = Tensor::new(&[1, 5], vec![0.0; 5]).unwrap();
     assert!(weight.matmul(&wrong).unwrap_err().to_string().contains("[0, 4]"));
