@@ -206,7 +206,7 @@ fn integer_products_of_huge_and_bad_inputs() {
         }
     }
     let wrong = Tensor::new(&[1, 5], vec![0.0; 5]).unwrap();
-    assert!(weight.matmul(&wrong).unwrap_err().to_string().contains("[0, 4]"));
+    assert!(weight.matmul(&wrong).unwrap_err().to_string().contains("[_, 4]"));
     let factored =
         LowRankFactorizer::rank(1).apply(Tensor::new(&[8, 8], vec![0.5_f64; 64]).unwrap()).unwrap();
     assert!(factored.matmul_with(&Tensor::zeros(&[1, 8]), Activations::Int8).is_err());
