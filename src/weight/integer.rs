@@ -44,6 +44,18 @@ pub enum Activations {
     },
 }
 
+impl Activations {
+    /// Whether a fixed range is one: finite, and around 0. Files with another are refused, so none is written.
+    pub(crate) fn is_sane(&self) -> bool {
+        match *self {
+            Self::Int8Static { low, high } => {
+                (f64::MIN..=0.0).contains(&low) && (0.0..=f64::MAX).contains(&high)
+            }
+            Self::Float | Self::Int8 => true,
+        }
+    }
+}
+
 /// `x` is `scale * code` with codes in -255..=255 (the zero point is subtracted already).
 struct CodedInput {
     codes: Vec<i16>,
@@ -86,7 +98,7 @@ impl Fault {
 }
 
 /// Smallest and largest of the values and 0; `None` where one is NaN or infinite.
-fn range<T: Float>(values: &[T]) -> Option<(f64, f64)> {
+pub(crate) fn range<T: Float>(values: &[T]) -> Option<(f64, f64)> {
     let (mut low, mut high) = (T::zero(), T::zero());
     let mut sum = T::zero();
     for x in values {

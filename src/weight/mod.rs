@@ -167,7 +167,8 @@ impl<T: Float> Weight<T> {
     }
 
     /// The same weight with its input coded as `activations` when a network runs it. For a product, this
-    /// is the input of the whole; the factors have settings of their own.
+    /// is the input of the whole; the factors have settings of their own. A fixed range that is not finite or
+    /// not around 0 is an error when the weight is saved.
     pub fn with_activations(mut self, activations: Activations) -> Self {
         self.activations = activations;
         self

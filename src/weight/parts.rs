@@ -160,6 +160,9 @@ impl<T: Float> Weight<T> {
                     .collect::<Result<_, _>>()?,
             ),
         };
+        if !self.activations.is_sane() {
+            return Err(Fault::Form(NO_RANGE));
+        }
         Ok(WeightForm { shape: self.shape.clone(), node, activations: self.activations })
     }
 
@@ -264,6 +267,8 @@ fn push_mask<T: Float>(name: &str, mask: &StoredMask, parts: &mut Vec<Part<T>>) 
     mask.form.clone()
 }
 
+const NO_RANGE: &str = "the range of its activations is not a range around 0";
+
 fn bad(name: &str, why: &'static str) -> crate::Error {
     crate::error::FormatKind::Tensor { name: name.to_owned(), why }.into()
 }
@@ -307,10 +312,8 @@ fn build<T: Float>(
             )
         }
     };
-    if let Activations::Int8Static { low, high } = form.activations
-        && !(low.is_finite() && high.is_finite() && low <= 0.0 && high >= 0.0)
-    {
-        return Err(bad(name, "the range of its activations is not a range around 0"));
+    if !form.activations.is_sane() {
+        return Err(bad(name, NO_RANGE));
     }
     Ok(Weight { shape: form.shape.clone(), node, activations: form.activations })
 }

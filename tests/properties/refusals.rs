@@ -328,6 +328,28 @@ fn the_settings_of_an_inner_pipeline_hold_for_its_steps() {
 }
 
 #[test]
+fn a_range_of_activations_that_cannot_be_opened_is_not_saved() {
+    use bantam::{Activations, Layout};
+    let model = |low, high| {
+        let weight = Weight::from(Tensor::new(&[2, 2], vec![1.0_f32; 4]).unwrap());
+        let mut model = Model::default();
+        let weight = weight.with_activations(Activations::Int8Static { low, high });
+        model.push("a.weight", bantam::Kind::Linear, weight).unwrap();
+        model
+    };
+    for layout in [Layout::Open, Layout::Archive] {
+        let good = model(-1.0, 0.0);
+        assert_eq!(Model::from_bytes(good.to_bytes_with(layout).unwrap()).unwrap(), good);
+        for (low, high) in
+            [(1.0, 2.0), (-2.0, -1.0), (f64::NAN, 1.0), (-1.0, f64::NAN), (-1.0, f64::INFINITY)]
+        {
+            let error = model(low, high).to_bytes_with(layout).unwrap_err().to_string();
+            assert!(error.contains("a.weight") && error.contains("not a range around 0"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_duplicate_name_is_refused_and_leaves_the_model_whole() {
     let mut model = Model::from_tensors([("a", Tensor::<f32>::zeros(&[2, 2]))]).unwrap();
     assert!(model.push("a", bantam::Kind::Linear, Tensor::zeros(&[3]).into()).is_err());
