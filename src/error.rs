@@ -330,6 +330,12 @@ pub enum LeftAlone {
     /// It is already in the form that the step makes.
     #[error("already in this form")]
     Already,
+    /// The step works on codes, and some of its entries are floats.
+    #[error("not quantized")]
+    NotQuantized,
+    /// The step runs the network, and this is not the matrix or the kernel of one of its layers.
+    #[error("not run by the graph")]
+    NotInGraph,
 }
 
 /// Why a graph and a model do not fit together.

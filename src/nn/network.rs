@@ -30,8 +30,8 @@ pub struct Network<T: Float = f32> {
     pub(super) vectors: Vec<Option<Arc<[T]>>>,
 }
 
-/// Sees the name of each matrix or kernel and the input of its layer, as the network runs.
-pub(crate) type Observer<'a, T> = &'a mut dyn FnMut(&str, &[T]);
+/// Sees the name of each matrix or kernel and the input of its layer, as the network runs; an error ends that.
+pub(crate) type Observer<'a, T> = &'a mut dyn FnMut(&str, &[T]) -> Result<()>;
 
 struct Value<'a, T: Float> {
     shape: Vec<usize>,
@@ -133,7 +133,7 @@ impl<T: Float> Network<T> {
             let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();
             let (work, shape) = layer.size(&self.plan.slots, &shapes)?;
             if let (Some(observe), Work::Linear { .. } | Work::Conv { .. }) = (&mut observe, work) {
-                observe(&self.plan.slots[layer.slots[0]].name, &inputs[0].data);
+                observe(&self.plan.slots[layer.slots[0]].name, &inputs[0].data)?;
             }
             let data = self.layer(layer, work, &shape, &inputs)?;
             let data = match data {
@@ -371,7 +371,11 @@ mod tests {
         assert!(net.outputs(&x, &["nothing"]).is_err());
         assert!(net.outputs(&x, &["6"]).is_err());
         let mut seen = Vec::new();
-        net.forward_observed(&x, &mut |name, x| seen.push((name.to_owned(), x.to_vec()))).unwrap();
+        let mut see = |name: &str, x: &[f64]| {
+            seen.push((name.to_owned(), x.to_vec()));
+            Ok(())
+        };
+        net.forward_observed(&x, &mut see).unwrap();
         assert_eq!(seen[0], ("a.weight".to_owned(), x.values().unwrap().as_slice().to_vec()));
         assert_eq!(seen[1], ("b.weight".to_owned(), relu.as_slice().to_vec()));
     }

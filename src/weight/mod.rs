@@ -17,6 +17,7 @@ mod values;
 
 pub use affine::Granularity;
 pub use integer::Activations;
+pub(crate) use integer::range;
 pub use leaf::Leaf;
 
 pub(crate) use affine::{Affine, value};
