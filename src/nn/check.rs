@@ -40,7 +40,7 @@ impl Graph {
     /// # Errors
     /// [`Error::Graph`] when a weight is missing, a node takes its input from a later one, or a setting
     /// makes no sense; [`Error::Shape`] and [`Error::Weight`], naming the weight, when its shape does not
-    /// fit; [`Error::Graph`] when there are more than 100,000 nodes.
+    /// fit or has an axis of length 0; [`Error::Graph`] when there are more than 100,000 nodes.
     pub fn check(&self, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<()> {
         self.known(shape_of).map(drop)
     }
@@ -79,8 +79,17 @@ impl Checker<'_> {
         if holds { Ok(()) } else { self.fail(why) }
     }
 
+    /// The shape of a weight. None of its axes may be empty: such a weight costs a file nothing, and its other
+    /// axes, which set the sizes of outputs, could have any length.
     fn shape(&self, name: &str) -> Result<Vec<usize>> {
-        (self.shape_of)(name).ok_or_else(|| GraphError::NoWeight(name.to_owned()).into())
+        let shape = (self.shape_of)(name).ok_or_else(|| GraphError::NoWeight(name.to_owned()))?;
+        if shape.contains(&0) {
+            return Err(form(
+                name,
+                "a weight of a network needs an entry, and this one has an axis of length 0",
+            ));
+        }
+        Ok(shape)
     }
 
     fn vector(&self, name: &str, len: usize) -> Result<()> {
@@ -120,7 +129,6 @@ impl Checker<'_> {
                     return Err(form(weight, "a convolution needs a weight [out, in / groups, kh, kw]"));
                 };
                 self.steps(*stride)?;
-                self.ensure(kh > 0 && kw > 0, "a kernel of size 0")?;
                 self.ensure(padding[0] <= kh && padding[1] <= kw, "padding above the kernel's size")?;
                 let cols = [group_channels, kh, kw].iter().try_fold(1_usize, |a, b| a.checked_mul(*b));
                 if cols.is_none() {
@@ -228,6 +236,9 @@ mod tests {
             "conv.weight" => vec![20, 3, 3, 3],
             "conv.bias" => vec![20],
             "none.weight" => vec![],
+            "high.weight" => vec![60_000_000, 0],
+            "large.weight" => vec![1, 0, 60_000, 60_000],
+            "void.weight" | "void.bias" => vec![0],
             "huge.weight" => vec![10, usize::MAX, 3, 3],
             "huge.bias" => vec![10],
             _ => return None,
@@ -248,6 +259,9 @@ mod tests {
             (plain().global_average_pool().linear("wide"), "wide.weight: expected shape [10, 20]"),
             (Graph::new().linear("nowhere"), "no weight `nowhere.weight`"),
             (Graph::new().linear("none"), "`none.weight`: a linear layer needs"),
+            (Graph::new().linear_without_bias("high"), "`high.weight`: a weight of a network needs an entry"),
+            (Graph::new().conv2d("large", Conv2d::default().padding(60_000)), "`large.weight`: a weight of"),
+            (Graph::new().layer_norm("void"), "`void.weight`: a weight of"),
             (Graph::new().linear("fc").conv2d("conv", Conv2d::default()), "fits"),
             (Graph::new().flatten().conv2d("conv", Conv2d::default()), "node 2: a convolution needs"),
             (plain().conv2d("conv", Conv2d::default()), "conv.weight: expected shape [20, 20, 3, 3]"),

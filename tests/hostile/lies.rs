@@ -394,3 +394,14 @@ fn activations_and_graphs() {
     error(&graph(r#"{"op":{"dropout":{"probability":1e999}}}"#));
     error(&graph(r#"{"op":{"conv2d":{"weight":"w","stride":[1,1],"padding":[0,0],"groups":0}}}"#));
 }
+
+#[test]
+fn weights_without_entries_set_no_sizes() {
+    // They cost the file nothing, and what the network puts out would be as large as they say.
+    let nodes = r#"{"op":{"linear":{"weight":"a"}}},{"op":{"linear":{"weight":"b"}}}"#;
+    let entries = r#"{"name":"a"},{"name":"b"}"#;
+    let text = format!(r#"{{"version":1,"entries":[{entries}],"graph":[{nodes}]}}"#);
+    let bytes = described(&text, &[f32s("a", &[0, 4], &[]), f32s("b", &[60_000_000, 0], &[])]);
+    assert!(bytes.len() < 500);
+    refused(&bytes, "`a`: a weight of a network needs an entry");
+}
