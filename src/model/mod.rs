@@ -207,7 +207,9 @@ impl<T: Float> Model<T> {
         self.graph.as_deref()
     }
 
-    /// The executable network: it runs from the compressed weights, which it shares with the model.
+    /// The executable network: it runs from the compressed weights, which it shares with the model where they
+    /// are in memory. Of a model that was opened from a file it loads a copy, a new one with each call: call
+    /// this once and clone the network, whose clones share everything.
     ///
     /// # Errors
     /// [`Error::Graph`] when the model has no graph; [`Error::Weight`] when the file of a weight cannot be

@@ -20,8 +20,9 @@ const EVALUATION_BATCH: usize = 256;
 /// A network that runs from its compressed weights: pruned, quantized and factored weights are used as they
 /// are, a few rows decoded at a time.
 ///
-/// Owns what it needs and shares the weights with the model, so that it can be cloned, kept and used from
-/// many threads. Results do not depend on the number of threads.
+/// Owns what it needs, so that it can be cloned, kept and used from many threads. Clones share the weights, and
+/// so does the model where it has them in memory; weights in a file are loaded, still compressed, by each
+/// [`Model::network`](crate::Model::network). Results do not depend on the number of threads.
 #[derive(Clone, Debug)]
 pub struct Network<T: Float = f32> {
     pub(super) plan: Arc<Plan>,
