@@ -12,8 +12,6 @@ use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight};
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// Values of unrolled windows that a convolution holds at a time.
-const UNROLLED: usize = 1 << 22;
 /// Samples that [`Network::accuracy`] looks at together.
 const EVALUATION_BATCH: usize = 256;
 
@@ -258,30 +256,23 @@ fn convolve<T: Float>(
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Fault> {
-    if n == 0 {
-        return Ok(());
-    }
-    let (windows, cols, m) = (geometry.windows(), geometry.cols(), out / geometry.groups);
-    let step = (UNROLLED / (windows * cols).max(1)).clamp(1, n.max(1));
-    let mut rows = zeros::<T>(step * windows, cols)?;
-    let dense = if geometry.groups > 1 { weight.dense_values()? } else { Vec::new() };
-    let mut product = if geometry.groups > 1 { zeros(step * windows, m)? } else { Vec::new() };
-    for first in (0..n).step_by(step) {
-        let count = step.min(n - first);
-        let x = &x[first * geometry.sample()..(first + count) * geometry.sample()];
-        let y = &mut y[first * out * windows..(first + count) * out * windows];
-        let rows = &mut rows[..count * windows * cols];
-        for group in 0..geometry.groups {
-            conv::im2col(geometry, group, x, rows);
-            if geometry.groups == 1 {
-                product = weight.product_with(rows, count * windows, windows)?;
-            } else {
-                let w = &dense[group * m * cols..(group + 1) * m * cols];
-                let product = &mut product[..count * windows * m];
-                linear::forward([count * windows, cols, m], rows, w, T::zero(), product);
-            }
-            conv::to_maps(&product[..count * windows * m], windows, m, out, group * m, y);
+    let (cols, m, grouped) = (geometry.cols(), out / geometry.groups, geometry.groups > 1);
+    let most = conv::parts(geometry, n, out).next().map_or(0, |part| part.windows);
+    let mut rows = zeros::<T>(most, cols)?;
+    let dense = if grouped { weight.dense_values()? } else { Vec::new() };
+    let mut product = if grouped { zeros(most, m)? } else { Vec::new() };
+    for part in conv::parts(geometry, n, out) {
+        let rows = &mut rows[..part.windows * cols];
+        conv::im2col(geometry, part.group, &x[part.x], rows);
+        if grouped {
+            let w = &dense[part.rows.start * cols..part.rows.end * cols];
+            let product = &mut product[..part.windows * m];
+            linear::forward([part.windows, cols, m], rows, w, T::zero(), product);
+        } else {
+            product = weight.product_with(rows, part.windows, geometry.windows())?;
         }
+        let product = &product[..part.windows * m];
+        conv::to_maps(product, geometry.windows(), m, out, part.rows.start, &mut y[part.y]);
     }
     Ok(())
 }

@@ -8,8 +8,6 @@ use crate::random::Random;
 use crate::weight::zeros;
 use crate::{Error, Float, Result};
 
-/// Values of unrolled windows that a convolution holds at a time.
-const UNROLLED: usize = 1 << 22;
 /// How much of the running statistics of a batch norm a batch replaces.
 const MOMENTUM: f64 = 0.1;
 
@@ -187,26 +185,16 @@ impl<T: Float> Run<'_, T> {
         }
     }
 
-    /// Samples that a convolution unrolls at a time.
-    fn step(geometry: &conv::Geometry, n: usize) -> usize {
-        (UNROLLED / (geometry.windows() * geometry.cols()).max(1)).clamp(1, n.max(1))
-    }
-
     fn convolve(&mut self, g: &conv::Geometry, n: usize, out: usize, x: &[T], y: &mut [T]) -> Result<()> {
-        let (windows, cols, m, step) = (g.windows(), g.cols(), out / g.groups, Self::step(g, n));
+        let (windows, cols, m) = (g.windows(), g.cols(), out / g.groups);
         let Scratch { windows: unrolled, products, .. } = self.scratch;
-        for first in (0..n).step_by(step) {
-            let count = step.min(n - first);
-            let x = &x[first * g.sample()..(first + count) * g.sample()];
-            let y = &mut y[first * out * windows..(first + count) * out * windows];
-            let unrolled = room(unrolled, count * windows * cols, &self.layer.label)?;
-            let products = room(products, count * windows * m, &self.layer.label)?;
-            for group in 0..g.groups {
-                conv::im2col(g, group, x, unrolled);
-                let rows = group * m..(group + 1) * m;
-                self.params[self.layer.slots[0]].product(unrolled, count * windows, rows, products);
-                conv::to_maps(products, windows, m, out, group * m, y);
-            }
+        for part in conv::parts(g, n, out) {
+            let unrolled = room(unrolled, part.windows * cols, &self.layer.label)?;
+            let products = room(products, part.windows * m, &self.layer.label)?;
+            let first = part.rows.start;
+            conv::im2col(g, part.group, &x[part.x], unrolled);
+            self.params[self.layer.slots[0]].product(unrolled, part.windows, part.rows, products);
+            conv::to_maps(products, windows, m, out, first, &mut y[part.y]);
         }
         Ok(())
     }
@@ -220,7 +208,7 @@ impl<T: Float> Run<'_, T> {
         dy: &[T],
         mut dx: Option<&mut [T]>,
     ) -> Result<()> {
-        let (windows, cols, m, step) = (g.windows(), g.cols(), out / g.groups, Self::step(g, n));
+        let (windows, cols, m) = (g.windows(), g.cols(), out / g.groups);
         if let Some(bias) = self.layer.slots.get(1)
             && let Some(gradient) = self.params[*bias].vector_gradient()
         {
@@ -228,25 +216,19 @@ impl<T: Float> Run<'_, T> {
         }
         let Scratch { windows: unrolled, products, window_gradients } = self.scratch;
         let label = &self.layer.label;
-        for first in (0..n).step_by(step) {
-            let count = step.min(n - first);
-            let samples = first * g.sample()..(first + count) * g.sample();
-            let dy = &dy[first * out * windows..(first + count) * out * windows];
-            let unrolled = room(unrolled, count * windows * cols, label)?;
-            let products = room(products, count * windows * m, label)?;
-            for group in 0..g.groups {
-                conv::im2col(g, group, &x[samples.clone()], unrolled);
-                conv::to_rows(dy, windows, m, out, group * m, products);
-                let rows = group * m..(group + 1) * m;
-                let param = &mut self.params[self.layer.slots[0]];
-                match dx.as_deref_mut() {
-                    None => param.backward(unrolled, products, count * windows, rows, None),
-                    Some(dx) => {
-                        let back = room(window_gradients, count * windows * cols, label)?;
-                        let target = Some((T::zero(), &mut *back));
-                        param.backward(unrolled, products, count * windows, rows, target);
-                        conv::col2im(g, group, back, &mut dx[samples.clone()]);
-                    }
+        for part in conv::parts(g, n, out) {
+            let unrolled = room(unrolled, part.windows * cols, label)?;
+            let products = room(products, part.windows * m, label)?;
+            conv::im2col(g, part.group, &x[part.x.clone()], unrolled);
+            conv::to_rows(&dy[part.y], windows, m, out, part.rows.start, products);
+            let param = &mut self.params[self.layer.slots[0]];
+            match dx.as_deref_mut() {
+                None => param.backward(unrolled, products, part.windows, part.rows, None),
+                Some(dx) => {
+                    let back = room(window_gradients, part.windows * cols, label)?;
+                    let target = Some((T::zero(), &mut *back));
+                    param.backward(unrolled, products, part.windows, part.rows, target);
+                    conv::col2im(g, part.group, back, &mut dx[part.x]);
                 }
             }
         }

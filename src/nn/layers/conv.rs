@@ -2,6 +2,10 @@
 //! group of channels at a time. A row is ordered as a kernel is: channel, then height, then width.
 
 use crate::{Float, parallel};
+use std::ops::Range;
+
+/// Values of unrolled windows that a convolution holds at a time.
+const UNROLLED: usize = 1 << 22;
 
 /// Sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,6 +87,34 @@ impl Geometry {
             }
         }
     }
+}
+
+/// What a convolution does at a time: one group of a few samples.
+pub struct Part {
+    pub group: usize,
+    /// Rows of the kernel, and channels of the output, that belong to the group.
+    pub rows: Range<usize>,
+    /// Windows of these samples.
+    pub windows: usize,
+    /// Values of these samples in the input and, all groups together, in the output.
+    pub x: Range<usize>,
+    pub y: Range<usize>,
+}
+
+/// The parts of a convolution of `n` samples to `out` channels, the first of which has the most windows.
+pub fn parts(geometry: &Geometry, n: usize, out: usize) -> impl Iterator<Item = Part> {
+    let (windows, sample, groups) = (geometry.windows(), geometry.sample(), geometry.groups);
+    let step = (UNROLLED / (windows * geometry.cols()).max(1)).clamp(1, n.max(1));
+    (0..n).step_by(step).flat_map(move |first| {
+        let last = n.min(first + step);
+        (0..groups).map(move |group| Part {
+            group,
+            rows: group * (out / groups)..(group + 1) * (out / groups),
+            windows: (last - first) * windows,
+            x: first * sample..last * sample,
+            y: first * out * windows..last * out * windows,
+        })
+    })
 }
 
 /// The rows of `group`: `[n * windows, cols]`. Overwrites all of `rows`.
