@@ -211,10 +211,13 @@ fn a_label_that_is_no_class_is_named_by_its_place_in_the_dataset() {
 #[test]
 fn a_network_with_nothing_to_train_is_refused() {
     let train = blobs(30, 1);
-    let nothing = |error: &Error| match error {
-        Error::Plan { why: Refusal::NothingToTrain(_), .. } => true,
-        Error::Weight { fault: Fault::Refused(Refusal::NothingToTrain(_)), .. } => true,
-        _ => false,
+    let nothing = |error: &Error| {
+        let why = match error {
+            Error::Plan { why, .. } => why,
+            Error::Weight { fault: Fault::Refused(why), .. } => why,
+            _ => return false,
+        };
+        matches!(why, Refusal::NothingToTrain(_))
     };
     let mut frozen = student(1);
     assert_eq!(frozen.freeze("*"), 4);
