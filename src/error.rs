@@ -322,6 +322,9 @@ pub enum LeftAlone {
     /// It is already in the form that the step makes.
     #[error("already in this form")]
     Already,
+    /// Its numbers are of a float type that bantam does not compute on (8 bits and fewer).
+    #[error("of a type that is not computed on")]
+    Type,
 }
 
 /// Why a graph and a model do not fit together.

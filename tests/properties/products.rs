@@ -27,7 +27,7 @@ fn reference<T: Float>(x: &Tensor<T>, w: &[f64], n: usize, rows: usize, cols: us
 }
 
 fn float_product<T: Float>(case: &Case, steps: &[AnyStep], n: usize, seed: u64) {
-    let Ok(after) = pipeline::<T>(steps).run(case.tensor::<T>()) else { return };
+    let Some(after) = if_it_fits(pipeline::<T>(steps).run(case.tensor::<T>())) else { return };
     let weight = after.model.weight("weight").unwrap();
     let (rows, cols) = (case.rows(), case.inputs());
     let x = input::<T>(n, cols, seed, 1.0);
@@ -112,7 +112,7 @@ fn close<T: Float>(y: &Tensor<T>, exact: &[f64]) {
 fn integer_product<T: Float>(case: &Case, q: &AffineQuantizer, sparsity: Option<f64>, n: usize, fixed: bool) {
     let steps = Pipeline::<T>::default();
     let steps = sparsity.into_iter().fold(steps, |p, s| p.prune(MagnitudePruner::sparsity(s)));
-    let Ok(after) = steps.quantize(q.clone()).run(case.tensor::<T>()) else { return };
+    let Some(after) = if_it_fits(steps.quantize(q.clone()).run(case.tensor::<T>())) else { return };
     let weight = after.model.weight("weight").unwrap();
     let x = input::<T>(n, case.inputs(), case.seed ^ 1, 3.0);
     let fixed = fixed.then_some((-1.0, 2.0));
@@ -198,7 +198,7 @@ fn integer_products_of_huge_and_bad_inputs() {
         assert!(weight.matmul_with(&x(bad), Activations::Int8).is_err());
     }
     let wrong = Tensor::new(&[1, 5], vec![0.0; 5]).unwrap();
-    assert!(weight.matmul(&wrong).unwrap_err().to_string().contains("[0, 4]"));
+    assert!(weight.matmul(&wrong).unwrap_err().to_string().contains("[_, 4]"));
     let factored =
         LowRankFactorizer::rank(1).apply(Tensor::new(&[8, 8], vec![0.5_f64; 64]).unwrap()).unwrap();
     assert!(factored.matmul_with(&Tensor::zeros(&[1, 8]), Activations::Int8).is_err());
