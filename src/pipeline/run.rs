@@ -110,7 +110,7 @@ pub(super) fn passed_over<T: Float>(
 }
 
 /// The work of a step that handles one weight at a time, on a whole model: what
-/// [`Compressor::compress`] of such a step is.
+/// [`Compressor::compress`](crate::Compressor::compress) of such a step is.
 pub(crate) fn each_weight<T: Float>(
     each: &dyn WeightCompressor<T>,
     model: &mut Model<T>,
