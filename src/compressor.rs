@@ -3,7 +3,7 @@
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo};
 use crate::recipe::RecipeStep;
-use crate::{Error, Fault, Float, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight};
+use crate::{Error, Fault, Float, GraphError, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight};
 use std::fmt::Debug;
 
 /// The half of a step that has no number type: what it is called, whether its settings and its place in a
@@ -200,7 +200,7 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
             why,
         })?;
         crate::pipeline::each_planned(self, &mut model, Some(&planned), &Log::quiet(self.name()))?;
-        model.weight("weight").cloned().ok_or(Error::Cancelled)
+        model.weight("weight").cloned().ok_or_else(|| GraphError::NoWeight("weight".to_owned()).into())
     }
 }
 

@@ -336,6 +336,9 @@ pub enum LeftAlone {
     /// The step runs the network, and this is not the matrix or the kernel of one of its layers.
     #[error("not run by the graph")]
     NotInGraph,
+    /// Its numbers are of a float type that bantam does not compute on (8 bits and fewer).
+    #[error("of a type that is not computed on")]
+    Type,
 }
 
 /// Why a graph and a model do not fit together.

@@ -91,7 +91,7 @@ mod prune;
 mod quantize;
 mod random;
 mod recipe;
-mod report;
+pub mod report;
 mod tensor;
 mod weight;
 
@@ -107,7 +107,7 @@ pub use pipeline::{Compressed, Pipeline};
 pub use prune::MagnitudePruner;
 pub use quantize::{AffineQuantizer, Calibrator, Range};
 pub use recipe::{Recipe, RecipeStep};
-pub use report::{Left, Report, StepReport, WeightError, WeightReport};
+pub use report::Report;
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};
 

@@ -16,7 +16,9 @@ pub struct Progress<'a> {
     pub index: usize,
     /// Steps in the outermost pipeline, counted like that.
     pub steps: usize,
-    /// Units of work done: weights, or steps of a training.
+    /// Units of work done: weights, or steps of a training. A step that looks at all weights before it
+    /// changes one counts each look from 0. In [`run_to`](crate::Pipeline::run_to), where a weight passes
+    /// through all steps at once, the last step speaks for all.
     pub done: usize,
     /// Units of work in this step.
     pub of: usize,

@@ -5,6 +5,7 @@
 
 #[cfg(feature = "threads")]
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// `f(0), f(1), .., f(n - 1)`, in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
@@ -14,20 +15,37 @@ pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     return (0..n).map(f).collect();
 }
 
-/// The same with an early end: the error of the lowest index that was reached.
+/// The same with an early end: the error of the lowest index that has one. Later ones are not begun once it
+/// is known.
 pub fn try_map<R: Send, E: Send>(
     n: usize,
     f: impl Fn(usize) -> Result<R, E> + Sync + Send,
 ) -> Result<Vec<R>, E> {
-    map(n, f).into_iter().collect()
+    try_map_vec((0..n).collect(), f)
 }
 
-/// `f` of each item, in order.
-pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
+/// `f` of each item, in order, with the early end of [`try_map`].
+pub fn try_map_vec<I: Send, R: Send, E: Send>(
+    items: Vec<I>,
+    f: impl Fn(I) -> Result<R, E> + Sync + Send,
+) -> Result<Vec<R>, E> {
+    let failed = AtomicUsize::new(usize::MAX);
+    let unless_failed = |(i, item)| {
+        // Those before a failure still run: one of them may fail, too, and is then the one to tell of.
+        if i > failed.load(Ordering::Relaxed) {
+            return None;
+        }
+        let result = f(item);
+        if result.is_err() {
+            failed.fetch_min(i, Ordering::Relaxed);
+        }
+        Some(result)
+    };
     #[cfg(feature = "threads")]
-    return items.into_par_iter().map(f).collect();
+    let results: Vec<_> = items.into_par_iter().enumerate().map(unless_failed).collect();
     #[cfg(not(feature = "threads"))]
-    return items.into_iter().map(f).collect();
+    let results = items.into_iter().enumerate().map(unless_failed);
+    results.into_iter().flatten().collect()
 }
 
 /// `f(i, chunk)` for each chunk of `size` values.
@@ -37,4 +55,23 @@ pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, 
     values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     #[cfg(not(feature = "threads"))]
     values.chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    #[test]
+    fn the_first_error_ends_the_work() {
+        for failing in [0, 7, 999] {
+            let done = AtomicUsize::new(0);
+            let error = super::try_map(1_000_000, |i| {
+                done.fetch_add(1, Ordering::Relaxed);
+                if i >= failing { Err(i) } else { Ok(i) }
+            });
+            assert_eq!(error, Err(failing));
+            assert!(done.into_inner() < 900_000);
+        }
+        assert_eq!(super::try_map(3, Ok::<_, ()>), Ok(vec![0, 1, 2]));
+    }
 }

@@ -3,7 +3,7 @@
 use crate::distill::Training;
 use crate::model::{Kind, Model};
 use crate::weight::{Node, Weight};
-use crate::{Fault, Float, LeftAlone, Result, parallel};
+use crate::{DType, Fault, Float, LeftAlone, Result, parallel};
 use serde::Serialize;
 use std::fmt;
 
@@ -11,7 +11,8 @@ use std::fmt;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The weights in the order of the model.
+    /// The weights in the order of the model, and among them the tensors that are carried along as they are
+    /// (integers, booleans, floats of 8 bits and fewer).
     pub weights: Vec<WeightReport>,
     /// The steps in the order of the pipeline, nested ones in place.
     pub steps: Vec<StepReport>,
@@ -31,7 +32,7 @@ pub struct WeightReport {
     pub kind: Kind,
     /// Its shape now.
     pub shape: Vec<usize>,
-    /// Its form now: "dense", "pruned", "factored+quantized", ..
+    /// Its form now: "dense", "pruned", "factored+quantized", ..; "carried" for a tensor that is not a weight.
     pub form: String,
     /// Stored bytes before; absent for a weight that was not there.
     pub bytes_before: Option<usize>,
@@ -107,6 +108,25 @@ impl WeightReport {
             bits_per_weight: bytes_after as f64 * 8.0 / (weight.len().max(1)) as f64,
             sparsity: weight.sparsity(),
             rank: weight.rank(),
+            left: Vec::new(),
+            error: None,
+        }
+    }
+}
+
+impl WeightReport {
+    /// The row of a tensor that is carried along.
+    pub(crate) fn carried(info: &crate::model::WeightInfo, dtype: DType, bytes: usize) -> Self {
+        Self {
+            name: info.name.to_string(),
+            kind: info.kind,
+            shape: info.shape.clone(),
+            form: "carried".to_owned(),
+            bytes_before: Some(bytes),
+            bytes_after: bytes,
+            bits_per_weight: dtype.bits() as f64,
+            sparsity: 0.0,
+            rank: None,
             left: Vec::new(),
             error: None,
         }

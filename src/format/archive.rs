@@ -132,6 +132,7 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     if decoder.is_exhausted() {
         return Err(FormatKind::Archive("it ends too early").into());
     }
+    super::check_metadata(&contents.metadata)?;
     *model.metadata_mut() = contents.metadata;
     Ok(model)
 }

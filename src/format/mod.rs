@@ -15,6 +15,7 @@ use crate::error::FormatKind;
 use crate::weight::{Bytes, OpenFile};
 use crate::{Error, Float, FormatError, Model, Result};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -92,15 +93,26 @@ fn read<T: Float>(bytes: &Bytes) -> Result<Model<T>> {
     if archive::is_archive(&file) { archive::read(&file) } else { open::read(file) }
 }
 
-/// What does not fit would be written and then refused on opening.
-fn fits_its_graph<T: Float>(model: &Model<T>) -> Result<()> {
+/// What would be written and then refused on opening.
+pub(crate) fn check_savable<T: Float>(model: &Model<T>) -> Result<()> {
+    check_metadata(model.metadata())?;
     let Some(graph) = model.graph() else { return Ok(()) };
     graph.check(&|name| model.weight(name).map(|w| w.shape().to_vec()))
 }
 
+/// The crate's own key in the metadata cannot be anybody else's.
+pub(crate) fn check_metadata(metadata: &BTreeMap<String, String>) -> Result<()> {
+    match metadata.contains_key(description::KEY) {
+        true => {
+            Err(FormatKind::Header(format!("the metadata key `{}` is bantam's own", description::KEY)).into())
+        }
+        false => Ok(()),
+    }
+}
+
 /// Saves a model: the file appears whole or not at all.
 pub(crate) fn save<T: Float>(model: &Model<T>, path: &Path, layout: Layout) -> Result<()> {
-    fits_its_graph(model)?;
+    check_savable(model)?;
     let mut file = AtomicFile::create(path)?;
     match layout {
         Layout::Open => open::write(model, &mut file),
@@ -120,7 +132,7 @@ pub(crate) fn name_file(error: Error, path: &Path) -> Error {
 
 /// The bytes of a saved model.
 pub(crate) fn to_bytes<T: Float>(model: &Model<T>, layout: Layout) -> Result<Vec<u8>> {
-    fits_its_graph(model)?;
+    check_savable(model)?;
     let mut bytes = std::io::Cursor::new(Vec::new());
     match layout {
         Layout::Open => open::write(model, &mut bytes)?,

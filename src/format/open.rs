@@ -150,7 +150,7 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
             Target::Blank(out) => self.out = Target::Begun(Writer::new(out, space)?),
             begun => self.out = begun,
         }
-        let Target::Begun(writer) = &mut self.out else { return Err(crate::Error::Cancelled) };
+        let Target::Begun(writer) = &mut self.out else { return Err(broken()) };
         put(writer, part)
     }
 
@@ -175,10 +175,15 @@ impl<T: Float, W: Write + Seek> Stream<T, W> {
         let writer = match self.out {
             Target::Begun(writer) => writer,
             Target::Blank(out) => Writer::new(out, self.space)?,
-            Target::Broken => return Err(crate::Error::Cancelled),
+            Target::Broken => return Err(broken()),
         };
         writer.finish(&self.metadata)
     }
+}
+
+/// After a failure, the place in the file is not known.
+fn broken() -> crate::Error {
+    crate::Error::io(std::path::Path::new(""), std::io::Error::other("an earlier write has failed"))
 }
 
 fn put<T: Float, W: Write + Seek>(writer: &mut Writer<W>, part: &Part<T>) -> Result<()> {

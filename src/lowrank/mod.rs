@@ -91,7 +91,8 @@ impl LowRankFactorizer {
     }
 
     /// Adds what the product leaves out, quantized: low rank for the large structure, few bits for the
-    /// rest (as in LQER, arXiv 2402.02446, without its scaling by activations).
+    /// rest (as in LQER, arXiv 2402.02446, without its scaling by activations). Of the quantizer, its
+    /// activations and its selection cannot be used here, and are refused.
     pub fn residual(mut self, quantizer: AffineQuantizer) -> Self {
         self.residual = Some(quantizer);
         self
@@ -145,7 +146,12 @@ impl Step for LowRankFactorizer {
                 Invalid::unless_in(f64::MIN_POSITIVE..=1.0, "parameters", p, "above 0 and at most 1")?;
             }
         }
-        self.residual.as_ref().map_or(Ok(()), Step::validate)
+        let Some(residual) = &self.residual else { return Ok(()) };
+        if !residual.is_plain() {
+            let allowed = "without activations, only, except and kinds: it goes where the product goes";
+            return Err(Invalid::new("residual", format!("{residual:?}"), allowed));
+        }
+        residual.validate()
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {

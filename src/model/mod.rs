@@ -329,7 +329,7 @@ impl<T: Float> Model<T> {
         &self.metadata
     }
 
-    /// The same, to be changed. The key `bantam` is the crate's own.
+    /// The same, to be changed. The key `bantam` is the crate's own: a model that has it cannot be saved.
     pub fn metadata_mut(&mut self) -> &mut BTreeMap<String, String> {
         &mut self.metadata
     }
@@ -360,7 +360,8 @@ impl<T: Float> Model<T> {
     /// array.
     ///
     /// # Errors
-    /// [`Error::Io`] when it cannot be written, [`Error::Format`] when two arrays would have the same name,
+    /// [`Error::Io`] when it cannot be written, [`Error::Format`] when two arrays would have the same name or
+    /// the metadata has the key `bantam`,
     /// [`Error::Graph`] and [`Error::Shape`] when the weights do not fit the model's graph any more,
     /// [`Error::Unsupported`] without the feature `files`.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::format::header_bound;
 use crate::log::{Log, Record};
 use crate::model::{Content, Model, Outline, WeightInfo};
 use crate::report::{Left, Report, StepReport, WeightReport};
-use crate::{Error, Float, Result, Weight, parallel};
+use crate::{Error, Float, LeftAlone, Result, Weight, parallel};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,8 +25,8 @@ pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> 
         let start = Instant::now();
         let record = match step.step.reach() {
             Reach::Weight(each) => {
+                passed_over(each, &model, &log)?;
                 each_planned(each, &mut model, Some(planned), &log)?;
-                not_selected(each, &model, &log);
                 let record = log.into_record();
                 bytes = bytes - record.bytes.0 + record.bytes.1;
                 record
@@ -57,9 +57,11 @@ fn report<T: Float>(
     bytes_before: usize,
     steps: Vec<(String, Record, usize, f64)>,
 ) -> Report {
-    let weights =
-        model.entries().map(|(info, w)| WeightReport::new(info, before.get(&info.name).copied(), w));
-    assemble(weights.collect(), bytes_before, model.stored_bytes(), steps)
+    let rows = model.contents().map(|(info, content)| match content {
+        Content::Weight(weight) => WeightReport::new(info, before.get(&info.name).copied(), weight),
+        Content::Carried(dtype, bytes) => WeightReport::carried(info, *dtype, bytes.len()),
+    });
+    assemble(rows.collect(), bytes_before, model.stored_bytes(), steps)
 }
 
 /// Puts together rows of weights and of steps.
@@ -90,14 +92,25 @@ pub(super) fn assemble(
     Report { weights, steps: rows, bytes_before, bytes_after }
 }
 
-/// Puts the weights that a step does not take into its record.
-pub(super) fn not_selected<T: Float>(each: &dyn WeightCompressor<T>, model: &Model<T>, log: &Log<'_>) {
-    let passed = model.entries().filter(|(info, _)| !each.select().takes(info));
-    passed.for_each(|(info, _)| log.not_selected(&info.name));
+/// Puts what a step does not touch into its record: weights that it does not select, and those that it would
+/// if bantam computed on their type.
+pub(super) fn passed_over<T: Float>(
+    each: &dyn WeightCompressor<T>,
+    model: &Model<T>,
+    log: &Log<'_>,
+) -> Result<()> {
+    for (info, content) in model.contents() {
+        match content {
+            _ if !each.select().takes(info) => log.not_selected(&info.name),
+            Content::Carried(dtype, _) if dtype.is_small_float() => log.left(&info.name, LeftAlone::Type)?,
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The work of a step that handles one weight at a time, on a whole model: what
-/// [`Compressor::compress`] of such a step is.
+/// [`Compressor::compress`](crate::Compressor::compress) of such a step is.
 pub(crate) fn each_weight<T: Float>(
     each: &dyn WeightCompressor<T>,
     model: &mut Model<T>,
@@ -134,7 +147,10 @@ pub(crate) fn each_planned<T: Float>(
         })
         .collect();
     let of = work.len();
-    parallel::map_vec(work, |(info, slot)| {
+    parallel::try_map_vec(work, |(info, slot)| {
+        if log.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
         // Moved out where nobody shares it, so that it can be changed in place.
         let weight = Arc::unwrap_or_clone(std::mem::replace(slot, Arc::new(Weight::nothing())));
         let weight = one(each, info, weight, planned, log)?;
@@ -142,8 +158,7 @@ pub(crate) fn each_planned<T: Float>(
         *slot = Arc::new(weight);
         log.one_more(of)
     })
-    .into_iter()
-    .collect()
+    .map(drop)
 }
 
 /// One selected weight through one step.

@@ -1,9 +1,9 @@
 //! Running a pipeline from file to file, one weight at a time.
 
-use super::run::{assemble, not_selected, one, resolve};
+use super::run::{assemble, one, passed_over, resolve};
 use super::{Flat, Pipeline, check};
 use crate::compressor::{Reach, WeightCompressor};
-use crate::format::{AtomicFile, Stream, header_bound, name_file};
+use crate::format::{AtomicFile, Stream, check_metadata, header_bound, name_file};
 use crate::log::Log;
 use crate::model::{Content, Model, Outline, WeightInfo};
 use crate::report::{Report, WeightReport};
@@ -42,6 +42,9 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
             }
         }
     }
+    check_metadata(model.metadata())?;
+    // A place that cannot be written to is found out before the work.
+    let mut file = AtomicFile::create(path)?;
     let logs: Vec<Log<'_>> = steps.iter().enumerate().map(|(i, step)| step.log(i, steps.len())).collect();
 
     // A survey of a later step sees the weights as the earlier steps leave them. It must not be heard in
@@ -52,26 +55,30 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
             None => Ready::Itself(each),
             Some(survey) => Ready::Decided(resolve(survey, &mut |survey| {
                 let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.step.name())).collect();
-                for (info, weight) in model.entries().filter(|(info, _)| each.select().takes(info)) {
-                    let weight = through(&ready, info, weight.clone(), &planned, &unheard)?;
+                let selected: Vec<_> =
+                    model.entries().filter(|(info, _)| each.select().takes(info)).collect();
+                for (done, (info, weight)) in selected.iter().enumerate() {
+                    logs[i].progress(done, selected.len())?;
+                    let weight = through(&ready, info, Weight::clone(weight), &planned, &unheard)?;
                     survey.look(info, &weight).map_err(|f| Error::weight(&info.name, f))?;
-                    if logs[i].is_cancelled() {
-                        return Err(Error::Cancelled);
-                    }
                 }
                 Ok(())
             })?),
         });
     }
 
+    ready.iter().zip(&logs).try_for_each(|(step, log)| passed_over(step.get(), model, log))?;
+
     let space = header_bound(planned.last().unwrap_or(&outline), model);
-    let mut file = AtomicFile::create(path)?;
     let mut stream = Stream::new(&mut file, space, model.metadata().clone(), model.graph().cloned());
     let (mut rows, mut bytes_after) = (Vec::new(), 0);
     let of = model.len();
     for (i, (info, content)) in model.contents().enumerate() {
         let content = match content {
-            Content::Carried(..) => content.clone(),
+            Content::Carried(dtype, bytes) => {
+                rows.push(WeightReport::carried(info, *dtype, bytes.len()));
+                content.clone()
+            }
             Content::Weight(weight) => {
                 let before = weight.stored_bytes();
                 let weight = through(&ready, info, (**weight).clone(), &planned, &logs)?;
@@ -94,12 +101,13 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     }
     if let Some(graph) = model.graph() {
         // A step may have changed a shape: such a file could not be opened again.
-        graph.check(&|name| rows.iter().find(|r| r.name == name).map(|r| r.shape.clone()))?;
+        graph.check(&|name| {
+            model.weight(name).and_then(|_| rows.iter().find(|r| r.name == name)).map(|r| r.shape.clone())
+        })?;
     }
     stream.finish().map_err(|e| name_file(e, path))?;
     file.commit()?;
 
-    ready.iter().zip(&logs).for_each(|(step, log)| not_selected(step.get(), model, log));
     let bytes_before = model.stored_bytes();
     let mut bytes = bytes_before;
     let last = logs.len().saturating_sub(1);

@@ -34,15 +34,24 @@ pub(super) fn rows<T: Float>(weight: Weight<T>, fraction: f64) -> Result<Weight<
     if let Some(index) = dense.iter().position(|x| !x.is_finite()) {
         return Err(Fault::NotFinite { index, value: dense[index].to_string() });
     }
-    let norms: Vec<f64> = (0..rows)
-        .map(|r| dense[r * cols..(r + 1) * cols].iter().map(|x| x.widen() * x.widen()).sum())
-        .collect();
+    let norms: Vec<f64> = (0..rows).map(|r| norm(&dense[r * cols..(r + 1) * cols])).collect();
     let mut order: Vec<usize> = (0..rows).collect();
     order.sort_by(|a, b| norms[*a].total_cmp(&norms[*b]));
     let mut keep = vec![true; rows];
     let drop = super::unstructured::target(fraction, rows);
     order[..drop].iter().for_each(|r| keep[*r] = false);
     restrict_rows(weight, &keep)
+}
+
+/// The Euclidean norm of values of any size: they are squared after division by a power of two, which loses
+/// nothing.
+fn norm<T: Float>(row: &[T]) -> f64 {
+    let largest = row.iter().fold(0.0_f64, |a, x| a.max(x.widen().abs()));
+    if largest == 0.0 {
+        return 0.0;
+    }
+    let scale = largest.log2().floor().clamp(-1000.0, 1000.0).exp2();
+    row.iter().map(|x| (x.widen() / scale).powi(2)).sum::<f64>().sqrt() * scale
 }
 
 /// Rows of a product are those of its first factor.
@@ -60,4 +69,19 @@ fn restrict_rows<T: Float>(weight: Weight<T>, keep: &[bool]) -> Result<Weight<T>
         }
     };
     Ok(Weight::from_node(&shape, node).with_activations(activations))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{MagnitudePruner, Tensor, WeightCompressor};
+
+    #[test]
+    fn rows_of_any_size_are_ranked() {
+        for size in [f64::MAX / 8.0, 1e200, 1.0, 1e-200, 1e-310] {
+            let values = [4.0, 3.0, 2.0, 1.0].map(|x| x * size).to_vec();
+            let tensor = Tensor::new(&[4, 1], values.clone()).unwrap();
+            let pruned = MagnitudePruner::channels(0.5).apply(tensor).unwrap();
+            assert_eq!(pruned.to_dense().unwrap().as_slice(), [values[0], values[1], 0.0, 0.0]);
+        }
+    }
 }

@@ -134,6 +134,11 @@ impl AffineQuantizer {
 
     select_setters!();
 
+    /// Whether it says nothing but how to code: neither which weights it takes nor how their inputs run.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.activations == Activations::Float && self.select == Select::default()
+    }
+
     /// Whether the granularity fits a matrix with so many inputs.
     pub(crate) fn check_inputs(&self, inputs: usize) -> Result<(), Refusal> {
         match self.granularity {

@@ -77,6 +77,12 @@ dtypes! {
 }
 
 impl DType {
+    /// Whether it is a float that bantam does not compute on: a weight in that type is one that is passed over.
+    pub(crate) fn is_small_float(self) -> bool {
+        use DType::{F4, F6E2M3, F6E3M2, F8E4M3, F8E4M3Fnuz, F8E5M2, F8E5M2Fnuz};
+        matches!(self, F4 | F6E2M3 | F6E3M2 | F8E4M3 | F8E4M3Fnuz | F8E5M2 | F8E5M2Fnuz)
+    }
+
     /// Whether bantam computes on it: F16, BF16, F32, F64.
     pub fn is_float(self) -> bool {
         matches!(self, Self::F16 | Self::Bf16 | Self::F32 | Self::F64)

@@ -43,6 +43,9 @@ impl<T: Element> Tensor<T> {
     }
 
     /// A tensor of `shape` filled with zeros.
+    ///
+    /// # Panics
+    /// As `vec!` does, when it does not fit in memory.
     pub fn zeros(shape: &[usize]) -> Self {
         Self(ArrayD::from_elem(IxDyn(shape), T::default()))
     }

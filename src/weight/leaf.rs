@@ -126,8 +126,8 @@ impl<T: Float> Leaf<T> {
             Support::Zeros(kept) => {
                 let words = self.map_ranges(1, |range| {
                     let mut words = vec![0_u64; range.len().div_ceil(64)];
-                    for (i, x) in self.read_coded(range, None)?.iter().enumerate() {
-                        words[i / 64] |= u64::from(*x != T::zero()) << (i % 64);
+                    for (i, kept) in self.stored_nonzero(range)?.into_iter().enumerate() {
+                        words[i / 64] |= u64::from(kept) << (i % 64);
                     }
                     Ok(words)
                 })?;
@@ -174,6 +174,17 @@ impl<T: Float> Leaf<T> {
             None => kept,
             Some(mask) => Cow::Owned(scatter(mask.positions(range.clone()), &kept, &range)),
         })
+    }
+
+    /// Which of the stored numbers are not zero. In `T`, one that is not may become zero.
+    fn stored_nonzero(&self, range: Range<usize>) -> Result<Vec<bool>, Fault> {
+        match &self.coding {
+            Coding::Float(values) => values.nonzero(range),
+            Coding::Affine(affine) => {
+                let block = affine.granularity.block(self.rows, self.cols);
+                Ok(affine.decode_integers(range, block, None)?.into_iter().map(|code| code != 0).collect())
+            }
+        }
     }
 
     /// The entries with flat positions in `range` for which the coding holds numbers.

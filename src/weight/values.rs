@@ -77,6 +77,17 @@ impl<T: Float> Values<T> {
         }
     }
 
+    /// Which of the values in `range`, as they are stored, are not zero.
+    pub fn nonzero(&self, range: Range<usize>) -> Result<Vec<bool>, Fault> {
+        match self {
+            Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
+                // Wider than `T`, where a small one would round to zero.
+                Ok(decode::<f64>(bytes, *dtype, range)?.into_iter().map(|x| x != 0.0).collect())
+            }
+            _ => Ok(self.read(range)?.iter().map(|x| *x != T::zero()).collect()),
+        }
+    }
+
     /// All values, moved out where nobody else holds them.
     pub fn into_vec(self) -> Result<Vec<T>, Fault> {
         match self {

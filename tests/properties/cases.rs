@@ -213,5 +213,23 @@ pub fn pruned<T: Float>(model: &Model<T>) -> Vec<Vec<usize>> {
 pub fn does_not_fit(error: &bantam::Error) -> bool {
     use bantam::{Error, Fault, Refusal};
     matches!(error, Error::Plan { why: Refusal::DoesNotDivide { .. }, .. })
-        || matches!(error, Error::Weight { fault: Fault::Form(_), .. })
+        || matches!(
+            error,
+            Error::Weight { fault: Fault::Form(_) | Fault::Refused(Refusal::DoesNotDivide { .. }), .. }
+        )
+}
+
+/// What a run of awkward settings gave, if they fit; any other error fails the test.
+pub fn if_it_fits<R>(result: bantam::Result<R>) -> Option<R> {
+    match result {
+        Ok(done) => Some(done),
+        Err(error) if does_not_fit(&error) => None,
+        Err(bantam::Error::Plan {
+            why: bantam::Refusal::Already(_) | bantam::Refusal::TooLate { .. },
+            ..
+        }) => None,
+        // The residual of a factorization of values near the largest number overflows, which is an error.
+        Err(bantam::Error::Weight { fault: bantam::Fault::NotFinite { .. }, .. }) => None,
+        Err(error) => panic!("{error}"),
+    }
 }

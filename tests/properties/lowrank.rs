@@ -89,8 +89,10 @@ proptest! {
             prop_assert!(leaf.to_vec().unwrap().iter().all(|x| x.is_finite()), "{:?}", after.rank());
         }
         if case.look == Look::Zero || case.look == Look::Constant {
+            // A decomposition in f32 errs by a few roundings of the largest singular value.
+            let norm = before.iter().map(|x| x * x).sum::<f32>().sqrt();
             for (a, b) in before.iter().zip(after.to_dense().unwrap().iter()) {
-                prop_assert!((a - b).abs() < 1e-4);
+                prop_assert!((a - b).abs() <= 4.0 * f32::EPSILON * norm, "{} {} of {}", a, b, norm);
             }
         }
     }

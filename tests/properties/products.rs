@@ -27,7 +27,7 @@ fn reference<T: Float>(x: &Tensor<T>, w: &[f64], n: usize, rows: usize, cols: us
 }
 
 fn float_product<T: Float>(case: &Case, steps: &[AnyStep], n: usize, seed: u64) {
-    let Ok(after) = pipeline::<T>(steps).run(case.tensor::<T>()) else { return };
+    let Some(after) = if_it_fits(pipeline::<T>(steps).run(case.tensor::<T>())) else { return };
     let weight = after.model.weight("weight").unwrap();
     let (rows, cols) = (case.rows(), case.inputs());
     let x = input::<T>(n, cols, seed, 1.0);
@@ -112,7 +112,7 @@ fn close<T: Float>(y: &Tensor<T>, exact: &[f64]) {
 fn integer_product<T: Float>(case: &Case, q: &AffineQuantizer, sparsity: Option<f64>, n: usize, fixed: bool) {
     let steps = Pipeline::<T>::default();
     let steps = sparsity.into_iter().fold(steps, |p, s| p.prune(MagnitudePruner::sparsity(s)));
-    let Ok(after) = steps.quantize(q.clone()).run(case.tensor::<T>()) else { return };
+    let Some(after) = if_it_fits(steps.quantize(q.clone()).run(case.tensor::<T>())) else { return };
     let weight = after.model.weight("weight").unwrap();
     let x = input::<T>(n, case.inputs(), case.seed ^ 1, 3.0);
     let fixed = fixed.then_some((-1.0, 2.0));

@@ -76,9 +76,9 @@ proptest! {
         cases in prop::collection::vec(any_case(), 1..4), steps in steps(),
     ) {
         let before: Model = model(&cases);
-        let Ok(after) = pipeline::<f32>(&steps).run(&before) else { return Ok(()) };
+        let Some(after) = if_it_fits(pipeline::<f32>(&steps).run(&before)) else { return Ok(()) };
         prop_assert_eq!(after.report.weights.len(), before.len());
-        let left = |w: &bantam::WeightReport| w.left.iter().any(|l| l.why != LeftAlone::NotSelected);
+        let left = |w: &bantam::report::WeightReport| w.left.iter().any(|l| l.why != LeftAlone::NotSelected);
         let any_left = after.report.weights.iter().any(left);
         match pipeline::<f32>(&steps).strict().run(&before) {
             Ok(_) => prop_assert!(!any_left, "{}", after.report),
@@ -94,7 +94,7 @@ proptest! {
         }
         // Whoever was selected and is not left alone has been worked on.
         for step in &steps {
-            let Ok(one) = pipeline::<f32>(std::slice::from_ref(step)).run(&before) else { continue };
+            let Some(one) = if_it_fits(pipeline::<f32>(std::slice::from_ref(step)).run(&before)) else { continue };
             for row in one.report.weights.iter().filter(|w| w.left.is_empty() && w.name.ends_with("weight")) {
                 let takes = before.entries().any(|(info, _)| *info.name == *row.name && info.kind.is_compressible());
                 match step {
@@ -183,6 +183,7 @@ fn settings_are_checked_before_anything_else() {
         Pipeline::new().factorize(LowRankFactorizer::energy(0.0)),
         Pipeline::new().factorize(LowRankFactorizer::parameters(1.5)),
         Pipeline::new().factorize(LowRankFactorizer::rank(1).residual(AffineQuantizer::bits(0))),
+        Pipeline::new().factorize(LowRankFactorizer::rank(1).residual(AffineQuantizer::bits(4).only("fc*"))),
     ];
     for pipeline in bad {
         let error = pipeline.run(tensor()).unwrap_err();
@@ -355,4 +356,53 @@ fn a_duplicate_name_is_refused_and_leaves_the_model_whole() {
     assert!(model.push("a", bantam::Kind::Linear, Tensor::zeros(&[3]).into()).is_err());
     assert_eq!(model.weight("a").unwrap().shape(), [2, 2]);
     assert_eq!(model.len(), 1);
+}
+
+/// Sets the flag, or fails, at the first weight.
+#[derive(Debug)]
+struct First {
+    cancel: Option<std::sync::Arc<std::sync::atomic::AtomicBool>>,
+    worked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    select: bantam::Select,
+}
+
+impl Step for First {
+    fn name(&self) -> &str {
+        "first"
+    }
+}
+
+impl bantam::WeightCompressor for First {
+    fn select(&self) -> &bantam::Select {
+        &self.select
+    }
+
+    fn compress_weight(&self, _: &bantam::WeightInfo, weight: Weight) -> Result<bantam::Outcome, Fault> {
+        use std::sync::atomic::Ordering::Relaxed;
+        self.worked.fetch_add(1, Relaxed);
+        match &self.cancel {
+            Some(cancel) => cancel.store(true, Relaxed),
+            None => return Err(Fault::Form("no")),
+        }
+        Ok(weight.into())
+    }
+}
+
+#[test]
+fn a_step_ends_at_the_first_failure_and_when_it_is_cancelled() {
+    let weights = (0..1000).map(|i| (format!("fc{i:03}.weight"), Tensor::zeros(&[2, 2])));
+    let model = Model::from_tensors(weights).unwrap();
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    for cancel in [None, Some(stop.clone())] {
+        let (cancels, worked) = (cancel.is_some(), std::sync::Arc::default());
+        let first =
+            First { cancel, worked: std::sync::Arc::clone(&worked), select: bantam::Select::default() };
+        let result = Pipeline::new().cancel_when(stop.clone()).then_each(first).run(&model);
+        match result.unwrap_err() {
+            Error::Cancelled => assert!(cancels),
+            Error::Weight { weight, .. } => assert_eq!(weight, "fc000.weight"),
+            other => panic!("{other}"),
+        }
+        assert!(worked.load(std::sync::atomic::Ordering::Relaxed) < 500);
+    }
 }

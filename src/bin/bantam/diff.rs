@@ -3,7 +3,8 @@
 use crate::args::Diff;
 use crate::failure::Failure;
 use crate::output::{self, Table, line};
-use bantam::{Carried, DType, Error, Float, Model, WeightError};
+use bantam::report::WeightError;
+use bantam::{Carried, DType, Error, Float, Model};
 use serde::Serialize;
 use std::collections::HashMap;
 use std::path::Path;
