@@ -37,9 +37,9 @@ pub enum Error {
         why: Refusal,
     },
     /// The values of a weight do not allow the work.
-    #[error("weight `{weight}`: {fault}")]
+    #[error("weight{}: {fault}", quoted(weight))]
     Weight {
-        /// Name of the weight.
+        /// Name of the weight; empty where one was used outside a model.
         weight: String,
         /// The reason.
         fault: Fault,
@@ -115,6 +115,11 @@ pub enum Error {
     /// An error of user code.
     #[error(transparent)]
     Other(#[from] BoxError),
+}
+
+/// A name between a word and a colon.
+fn quoted(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!(" `{name}`") }
 }
 
 /// A shape in which 0 stands for any length: "[_, 784]".

@@ -174,8 +174,9 @@ impl<'a, T: Float> Pipeline<'a, T> {
     /// Compresses a model into a file in the open layout, weight by weight, in bounded memory. Gives the
     /// same bytes as [`run`](Self::run) followed by [`Model::save`].
     ///
-    /// Memory is needed for one weight in its stored form, before and after, and for a block of it decoded;
-    /// not for the model. Steps that rank across weights read the model once more for each look.
+    /// Memory is needed for one weight at a time, not for the model: for its stored form before and after, for
+    /// blocks of it decoded, and for what its step has to see as a whole (a matrix to factorize, the values of
+    /// which a percentile is taken). Steps that rank across weights read the model once more for each look.
     ///
     /// # Errors
     /// As [`run`](Self::run); [`Refusal::NotStreamable`] for a step that needs the whole model (training);

@@ -186,7 +186,7 @@ impl<T: Float> Weight<T> {
         if self.shape() != other.shape() {
             return Err(crate::Error::shape("weight to compare", self.shape(), other.shape()));
         }
-        error_between(self, other).map_err(|fault| crate::Error::weight("weight", fault))
+        error_between(self, other).map_err(|fault| crate::Error::weight("", fault))
     }
 }
 

@@ -363,6 +363,33 @@ fn a_report_replaces_no_model() {
     }
 }
 
+/// The command waits for its recipe in a pipe until the signal has come, so that it comes before the end.
+#[test]
+#[cfg(unix)]
+fn a_signal_ends_the_work_and_leaves_nothing() {
+    use std::io::Write;
+    for (signal, code) in [("-INT", 130), ("-TERM", 143)] {
+        for layout in ["open", "archive"] {
+            let place = Place::new();
+            place.write("out", "old");
+            assert!(Command::new("mkfifo").arg(place.path("r.toml")).status().unwrap().success());
+            let line =
+                format!("compress m.safetensors -o out --recipe r.toml --report r.json --layout {layout}");
+            let child = place.command(&line).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let mut pipe = std::fs::OpenOptions::new().write(true).open(place.path("r.toml")).unwrap();
+            let kill = Command::new("kill").args([signal, &child.id().to_string()]).status();
+            assert!(kill.unwrap().success());
+            pipe.write_all(b"[[steps]]\nprune = { threshold = 0.1 }\n").unwrap();
+            drop(pipe);
+            let run = Run::of(child.wait_with_output().unwrap());
+            assert_eq!((run.code, run.out.as_str()), (code, ""), "{}", run.err);
+            assert!(run.err.contains("interrupted"), "{}", run.err);
+            assert_eq!(place.read("out"), b"old");
+            assert_eq!(std::fs::read_dir(place.path(".")).unwrap().count(), 3);
+        }
+    }
+}
+
 #[test]
 fn a_model_is_compressed_in_place() {
     for layout in ["open", "archive"] {

@@ -257,7 +257,7 @@ impl<T: Float> Tree<T> {
 /// A trained leaf in no more bytes than it had. Where pruned entries are stored as zeros, a kept entry that was
 /// trained to exactly zero would call for a mask: it counts as pruned from here on, which changes no number.
 fn no_larger<T: Float>(new: Leaf<T>, old: &Leaf<T>, stride: usize) -> Result<Leaf<T>, Fault> {
-    if new.stored_bytes(stride)? > old.stored_bytes(stride)? {
+    if new.stored_bytes(stride) > old.stored_bytes(stride) {
         new.retain(|_, x| x != T::zero())
     } else {
         Ok(new)

@@ -151,7 +151,7 @@ pub(crate) fn each_planned<T: Float>(
         if log.is_cancelled() {
             return Err(Error::Cancelled);
         }
-        // Moved out where nobody shares it, so that it can be changed in place.
+        // Moved out, so that what the step replaces is freed before the next weight is worked on.
         let weight = Arc::unwrap_or_clone(std::mem::replace(slot, Arc::new(Weight::nothing())));
         let weight = one(each, info, weight, planned, log)?;
         info.shape = weight.shape().to_vec();

@@ -209,10 +209,10 @@ impl<T: Float> Weight<T> {
     /// The tensor it stands for.
     ///
     /// # Errors
-    /// [`Error::Weight`] when the values are in a file that cannot be read, or when the dense tensor does
-    /// not fit in memory.
+    /// [`Error::Weight`] (without a name: a weight does not know its own) when the values are in a file that
+    /// cannot be read, or when the dense tensor does not fit in memory.
     pub fn to_dense(&self) -> Result<Tensor<T>> {
-        let values = self.dense_values().map_err(|fault| Error::weight("weight", fault))?;
+        let values = self.dense_values().map_err(|fault| Error::weight("", fault))?;
         Tensor::new(&self.shape, values)
     }
 
@@ -252,7 +252,7 @@ impl<T: Float> Weight<T> {
     pub fn stored_bytes(&self) -> usize {
         let stride = self.stride();
         match &self.node {
-            Node::Leaf(leaf) => leaf.stored_bytes(stride).unwrap_or(0),
+            Node::Leaf(leaf) => leaf.stored_bytes(stride),
             Node::Product(u, v) => u.stored_bytes() + v.stored_bytes(),
             Node::Sum(parts) => parts.iter().map(Self::stored_bytes).sum(),
         }
@@ -288,7 +288,7 @@ impl<T: Float> Weight<T> {
     /// # Errors
     /// [`Error::Weight`] when its file cannot be read.
     pub fn load(&self) -> Result<Self> {
-        self.clone().map_leaves(&mut |leaf| leaf.load()).map_err(|fault| Error::weight("weight", fault))
+        self.clone().map_leaves(&mut |leaf| leaf.load()).map_err(|fault| Error::weight("", fault))
     }
 
     /// `x [n, in]` times the transposed weight: `[n, out]`, computed from the compressed form.
@@ -317,7 +317,7 @@ impl<T: Float> Weight<T> {
             .clone()
             .with_activations(activations)
             .product_with(x.as_slice(), n, 1)
-            .map_err(|fault| Error::weight("weight", fault))?;
+            .map_err(|fault| Error::weight("", fault))?;
         Tensor::new(&[n, rows], y)
     }
 

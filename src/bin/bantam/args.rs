@@ -13,8 +13,9 @@ Exit codes:
     4  a setting is out of range, or the plan does not fit the model
     5  a file cannot be read or written
     6  the values do not allow it: NaN, infinity, no convergence
+  130  interrupted (143: terminated)
 
-Whatever goes wrong, an existing output file stays as it was.";
+A file is written whole or not at all: whatever goes wrong, one that is there stays as it was.";
 
 /// Compress trained neural networks in safetensors files.
 #[derive(Debug, Parser)]
@@ -51,7 +52,7 @@ pub struct Inspect {
 /// Matrices, convolution kernels and embeddings are compressed, unless --only says otherwise; biases and norms
 /// stay as they are. A weight that a step would make larger is left as it was, and the report says so.
 ///
-/// OUT may be IN: it is replaced when all is done, or stays as it was.
+/// OUT may be IN: it is replaced when all is done, or stays as it was. A report is written after that.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 #[command(group = ArgGroup::new("steps").required(true).multiple(true))]

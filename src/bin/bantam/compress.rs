@@ -2,13 +2,18 @@
 
 use crate::args::{Compress, LayoutArg};
 use crate::failure::Failure;
+use crate::interrupt::Interrupt;
 use crate::output::{self, Table};
 use bantam::{DType, Float, Form, Model, Outline, Pipeline, Progress, Recipe, Report};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tempfile::NamedTempFile;
 
 pub fn compress(args: &Compress) -> Result<(), Failure> {
+    let interrupt = Interrupt::listen();
     check_paths(args)?;
     let recipe = args.recipe.as_deref().map(read_recipe).transpose()?;
     let model = Model::open(&args.input)?;
@@ -16,10 +21,19 @@ pub fn compress(args: &Compress) -> Result<(), Failure> {
     let wide = model.entries().any(|(info, weight)| {
         info.kind.is_compressible() && weight.leaves().iter().any(|leaf| leaf.float_dtype() == DType::F64)
     });
-    if wide { run(args, recipe, &Model::<f64>::open_as(&args.input)?) } else { run(args, recipe, &model) }
+    if wide {
+        run(args, recipe, &Model::<f64>::open_as(&args.input)?, &interrupt)
+    } else {
+        run(args, recipe, &model, &interrupt)
+    }
 }
 
-fn run<T: Float>(args: &Compress, recipe: Option<Recipe>, model: &Model<T>) -> Result<(), Failure> {
+fn run<T: Float>(
+    args: &Compress,
+    recipe: Option<Recipe>,
+    model: &Model<T>,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
     let mut pipeline = recipe.map_or_else(|| from_options(args), Pipeline::from);
     if args.strict {
         pipeline = pipeline.strict();
@@ -27,30 +41,75 @@ fn run<T: Float>(args: &Compress, recipe: Option<Recipe>, model: &Model<T>) -> R
     if args.dry_run {
         return output::print(&plan(model, &pipeline.plan(model)?));
     }
+    let report_file = args.report.as_deref().map(ReportFile::create).transpose()?;
+    pipeline = pipeline.cancel_when(Arc::clone(&interrupt.flag));
     let bar = (!args.quiet && std::io::stderr().is_terminal()).then(progress_bar);
     if let Some(bar) = bar.clone() {
         pipeline = pipeline.on_progress(move |progress| show(&bar, progress));
     }
-    let report = write(args, &pipeline, model);
+    let report = write(args, &pipeline, model).map_err(|e| interrupt.explain(e));
     if let Some(bar) = bar {
         bar.finish_and_clear();
     }
     let report = report?;
-    if let Some(path) = &args.report {
-        std::fs::write(path, report.to_json() + "\n").map_err(|e| Failure::io(path, e))?;
+    if let Some(file) = report_file {
+        file.write(&report)?;
     }
     if args.quiet { Ok(()) } else { output::print(&format!("{report}\n")) }
 }
 
-fn write<T: Float>(args: &Compress, pipeline: &Pipeline<'_, T>, model: &Model<T>) -> Result<Report, Failure> {
+fn write<T: Float>(args: &Compress, pipeline: &Pipeline<'_, T>, model: &Model<T>) -> bantam::Result<Report> {
     match args.layout {
-        LayoutArg::Open => Ok(pipeline.run_to(model, &args.output)?),
+        LayoutArg::Open => pipeline.run_to(model, &args.output),
         LayoutArg::Archive => {
             let small = pipeline.run(model)?;
             small.model.save_with(&args.output, args.layout.into())?;
             Ok(small.report)
         }
     }
+}
+
+/// A report that appears whole or not at all. It is opened before the work, so that a place that cannot be
+/// written to costs nothing.
+enum ReportFile<'a> {
+    Regular(&'a Path, NamedTempFile),
+    /// A pipe or a device, which must not be replaced by a file.
+    Stream(&'a Path, File),
+}
+
+impl<'a> ReportFile<'a> {
+    fn create(path: &'a Path) -> Result<Self, Failure> {
+        let io = |e| Failure::io(path, e);
+        match std::fs::metadata(path) {
+            Ok(there) if there.is_dir() => Err(io(ErrorKind::IsADirectory.into())),
+            Ok(there) if !there.is_file() => {
+                OpenOptions::new().write(true).open(path).map(|file| Self::Stream(path, file)).map_err(io)
+            }
+            _ => {
+                let mut builder = tempfile::Builder::new();
+                builder.prefix(".bantam-").suffix(".tmp");
+                #[cfg(unix)]
+                builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+                builder.tempfile_in(folder(path)).map(|file| Self::Regular(path, file)).map_err(io)
+            }
+        }
+    }
+
+    fn write(self, report: &Report) -> Result<(), Failure> {
+        let text = report.to_json() + "\n";
+        match self {
+            Self::Regular(path, mut file) => file
+                .write_all(text.as_bytes())
+                .and_then(|()| file.persist(path).map(drop).map_err(|e| e.error))
+                .map_err(|e| Failure::io(path, e)),
+            Self::Stream(path, mut file) => file.write_all(text.as_bytes()).map_err(|e| Failure::io(path, e)),
+        }
+    }
+}
+
+/// Where the file of that path lies.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 fn from_options<T: Float>(args: &Compress) -> Pipeline<'static, T> {
@@ -92,14 +151,6 @@ fn check_paths(args: &Compress) -> Result<(), Failure> {
         let input = Some((args.input.as_path(), "the input"));
         let output = Some((args.output.as_path(), "the output"));
         clash("the report", report, &[input, output, recipe])?;
-        // Found out before the work rather than after it.
-        let folder = report.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let there = if report.is_dir() { report } else { folder };
-        if report.is_dir() || !folder.is_dir() {
-            let kind =
-                if report.is_dir() { std::io::ErrorKind::IsADirectory } else { std::io::ErrorKind::NotFound };
-            return Err(Failure::io(there, kind.into()));
-        }
     }
     Ok(())
 }
@@ -112,10 +163,7 @@ fn is_same(a: &Path, b: &Path) -> bool {
         return (a.dev(), a.ino()) == (b.dev(), b.ino());
     }
     let place = |path: &Path| -> Option<PathBuf> {
-        path.canonicalize().ok().or_else(|| {
-            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            Some(folder.canonicalize().ok()?.join(path.file_name()?))
-        })
+        path.canonicalize().ok().or_else(|| Some(folder(path).canonicalize().ok()?.join(path.file_name()?)))
     };
     a == b || matches!((place(a), place(b)), (Some(a), Some(b)) if a == b)
 }

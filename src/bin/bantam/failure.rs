@@ -16,6 +16,8 @@ pub enum Failure {
     Refused(String),
     /// Reading or writing failed.
     Io(String, io::Error),
+    /// A signal of this number came.
+    Interrupted(u8),
 }
 
 impl Failure {
@@ -34,6 +36,7 @@ impl Failure {
             Self::Closed => 0,
             Self::Refused(_) => 4,
             Self::Io(..) => 5,
+            Self::Interrupted(signal) => 128 + signal,
             Self::Bantam(_, error) => code(error),
         }
     }
@@ -51,7 +54,6 @@ fn code(error: &Error) -> u8 {
             Fault::Io { .. } => 5,
             _ => 6,
         },
-        Error::Cancelled => 130,
         _ => 6,
     }
 }
@@ -63,6 +65,7 @@ impl fmt::Display for Failure {
             Self::Bantam(None, error) => write!(f, "{error}"),
             Self::Bantam(Some(path), error) => write!(f, "{path}: {error}"),
             Self::Refused(why) => f.write_str(why),
+            Self::Interrupted(_) => f.write_str("interrupted; nothing was written"),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }

@@ -2,8 +2,9 @@
 
 use crate::args::Inspect;
 use crate::failure::Failure;
-use crate::output::{self, Table, human};
+use crate::output::{self, Table};
 use bantam::{Carried, Kind, Layout, Model, Weight, WeightInfo};
+use indicatif::DecimalBytes;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 
@@ -71,7 +72,7 @@ pub fn inspect(args: &Inspect) -> Result<(), Failure> {
             output::shape(row.shape),
             row.form.clone(),
             row.dtype.clone(),
-            human(row.stored_bytes as u64),
+            DecimalBytes(row.stored_bytes as u64).to_string(),
             format!("{:.2}", row.bits_per_weight),
             format!("{:.1}%", row.sparsity * 100.0),
             row.rank.map_or("-".to_owned(), |r| r.to_string()),
@@ -87,10 +88,10 @@ pub fn inspect(args: &Inspect) -> Result<(), Failure> {
         totals.tensors,
         totals.weights,
         totals.entries,
-        human(totals.stored_bytes),
+        DecimalBytes(totals.stored_bytes),
         totals.bits_per_weight,
         path.display(),
-        human(file_bytes),
+        DecimalBytes(file_bytes),
     );
     output::print(&format!("{table}{summary}"))
 }

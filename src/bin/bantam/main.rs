@@ -5,6 +5,7 @@ mod compress;
 mod diff;
 mod failure;
 mod inspect;
+mod interrupt;
 mod output;
 
 use args::{Args, Command};

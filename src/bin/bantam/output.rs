@@ -85,16 +85,6 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// Bytes for people.
-pub fn human(bytes: u64) -> String {
-    match bytes as f64 {
-        b if b < 1e3 => format!("{b} B"),
-        b if b < 1e6 => format!("{:.1} kB", b / 1e3),
-        b if b < 1e9 => format!("{:.1} MB", b / 1e6),
-        b => format!("{:.2} GB", b / 1e9),
-    }
-}
-
 /// Lengths of axes as `[300, 784]`.
 pub fn shape(axes: &[usize]) -> String {
     format!("{axes:?}")
