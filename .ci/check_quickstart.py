@@ -26,6 +26,14 @@ within("8-bit weights and activations, in integers", 0.2)
 within("4 bits per channel", 0.2)
 share = rows["quantize(8)"]["bytes"] / original["bytes"]
 check(f"quantize(8): {share:.3f} of the bytes, at most 0.27", share <= 0.27)
+student, alone = "student 784-64-32-10, distilled", "the same student without a teacher"
+better = 100 * (rows[student]["accuracy"] - rows[alone]["accuracy"])
+check(f"{student}: {better:.2f} points better than alone", better > 0)
+within("low rank by energy, fine-tune U and V", 0.3)
+smaller = rows["low rank by energy, fine-tune U and V"]["times_smaller"]
+check(f"low rank by energy: {smaller:.1f} times smaller, at least 3", smaller >= 3)
+smaller = rows["prune(0.1)"]["times_smaller"]
+check(f"prune(0.1): {smaller:.1f} times smaller, at least 5", smaller >= 5)
 all_four = "all four: factorize, prune, distil, quantize"
 within(all_four, 0.3)
 smaller = rows[all_four]["times_smaller"]

@@ -1,7 +1,9 @@
 //! Does a teacher help? Trains the student 784-64-32-10 over five seeds, with the teacher and without, and
 //! compares the accuracies on the test set.
 //!
-//! `cargo run --release --example distillation -- [--data DIR] [--seeds N] [--epochs N]`
+//! `cargo run --release --example distillation -- [--data DIR] [--seeds N] [--epochs N] [--check]`
+//!
+//! With `--check` it fails unless the mean with the teacher is the higher one.
 
 #[path = "support/args.rs"]
 mod args;
@@ -22,6 +24,7 @@ fn main() -> Result<(), BoxError> {
     let data: PathBuf = args.value("--data")?.unwrap_or_else(|| DATA.into());
     let seeds: u64 = args.value("--seeds")?.unwrap_or(5);
     let epochs: usize = args.value("--epochs")?.unwrap_or(20);
+    let check = args.flag("--check");
     args.finish()?;
 
     let (train, test) = (mnist::train(&data)?, mnist::test(&data)?);
@@ -46,13 +49,20 @@ fn main() -> Result<(), BoxError> {
     }
     let wins = with.iter().zip(&without).filter(|(a, b)| a > b).count();
     println!("distilled {}, alone {}; better {wins} of {seeds} times", spread(&with), spread(&without));
+    if check && mean(&with) <= mean(&without) {
+        return Err("the teacher does not help".into());
+    }
     Ok(())
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len() as f64
 }
 
 /// Mean and sample standard deviation.
 fn spread(values: &[f64]) -> String {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    let mean = mean(values);
+    let variance =
+        values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (values.len() as f64 - 1.0).max(1.0);
     format!("{mean:.2} +- {:.2} %", variance.sqrt())
 }

@@ -9,8 +9,11 @@
 //! files), runs two pipelines on it with `run_to`, and removes what it made. With `--check`, the files are
 //! compared with those of `run` and `save`, in memory.
 
-use bantam::{AffineQuantizer, MagnitudePruner, Model, Pipeline};
-use std::error::Error;
+#[path = "support/args.rs"]
+mod args;
+
+use args::Args;
+use bantam::{AffineQuantizer, BoxError, MagnitudePruner, Model, Pipeline};
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -19,17 +22,12 @@ use std::time::Instant;
 /// Peak memory that streaming may take, for weights of up to 256 MB.
 const LIMIT_MB: u64 = 600;
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let (mut gigabytes, mut check, mut folder) = (0.5, false, std::env::temp_dir());
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--check" => check = true,
-            "--gigabytes" => gigabytes = args.next().ok_or("--gigabytes needs a number")?.parse()?,
-            "--folder" => folder = args.next().ok_or("--folder needs a path")?.into(),
-            other => return Err(format!("unknown option {other}").into()),
-        }
-    }
+fn main() -> Result<(), BoxError> {
+    let mut args = Args::from_env();
+    let gigabytes: f64 = args.value("--gigabytes")?.unwrap_or(0.5);
+    let folder: PathBuf = args.value("--folder")?.unwrap_or_else(std::env::temp_dir);
+    let check = args.flag("--check");
+    args.finish()?;
     let folder = Folder(folder.join(format!("bantam-stream-{}", std::process::id())));
     std::fs::create_dir_all(&folder.0)?;
     let original = folder.0.join("original.safetensors");
@@ -79,7 +77,7 @@ impl Drop for Folder {
 }
 
 /// Writes matrices of 64, 128 and 256 MB until there are so many bytes, a megabyte at a time.
-fn make(path: &Path, wanted: usize) -> Result<usize, Box<dyn Error>> {
+fn make(path: &Path, wanted: usize) -> Result<usize, BoxError> {
     let (mut shapes, mut at) = (Vec::new(), 0);
     while at < wanted {
         let rows = [4096, 8192, 16384][shapes.len() % 3].min((wanted - at).div_ceil(4096 * 4));
