@@ -117,13 +117,13 @@ fn recipes() -> Vec<Recipe> {
             Ok(pipeline().finetune(tuner).run(student()?)?.model)
         }),
         Recipe::new("all four: factorize, prune, distil, quantize", |b| {
-            let teach = || Distiller::new(b.teacher, b.train).cache_logits();
+            let teach = || Distiller::new(b.teacher, b.train).temperature(2.0).cache_logits();
             b.compress(
                 pipeline()
                     .factorize(LowRankFactorizer::rank(48).only("fc1.*"))
                     .prune(MagnitudePruner::sparsity(0.7).global())
                     .distill(teach().epochs(8).rate(2e-3))
-                    .quantize(AffineQuantizer::bits(4).per_channel().range(Range::LeastSquares))
+                    .quantize(AffineQuantizer::bits(6).per_channel().range(Range::LeastSquares))
                     .distill(teach().epochs(1).rate(2e-4)),
             )
         })
