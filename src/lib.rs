@@ -80,6 +80,10 @@ mod compressor;
 pub mod distill;
 mod error;
 mod format;
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod kernels;
+#[cfg(not(feature = "bench"))]
 mod kernels;
 mod log;
 mod lowrank;

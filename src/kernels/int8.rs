@@ -1,14 +1,20 @@
-//! Exact sums of products of small integers, portable form.
+//! Exact sums of products of small integers.
+
+use super::cpu::fast;
 
 /// Products that an `i32` holds for certain: 16,384 * 255 * 255 < 2^31.
 const EXACT: usize = 1 << 14;
 
 /// Sum of `a[i] * b[i]` for values within +-255.
 pub fn dot(a: &[i16], b: &[i16]) -> i64 {
-    a.chunks(EXACT)
-        .zip(b.chunks(EXACT))
-        .map(|(a, b)| i64::from(a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)).sum::<i32>()))
-        .sum()
+    fast(
+        #[inline(always)]
+        || {
+            let products = a.chunks(EXACT).zip(b.chunks(EXACT));
+            let sums = products.map(|(a, b)| a.iter().zip(b).map(|(a, b)| i32::from(*a) * i32::from(*b)));
+            sums.map(|s| i64::from(s.sum::<i32>())).sum()
+        },
+    )
 }
 
 #[cfg(test)]

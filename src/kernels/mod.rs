@@ -3,6 +3,7 @@
 //! Results never depend on the number of threads: work is cut into blocks of fixed size, and a sum is
 //! always taken within one block or over blocks in order.
 
+pub mod cpu;
 mod gemm;
 pub mod int8;
 

@@ -1,0 +1,51 @@
+//! One body, several instruction sets: the portable form of a kernel, compiled again for what the CPU has.
+//!
+//! Most kernels need no intrinsics: their loops become vector instructions once the compiler may use them.
+//! Such a kernel is written once, and [`fast`] runs it in the best compilation; the portable one is the same
+//! code, so the results are the same bits (nothing is contracted or reassociated).
+
+/// Runs `f`, compiled for the widest instruction set that this CPU has of those that are worth it.
+///
+/// `f` must be a closure marked `#[inline(always)]` that calls nothing but inlined code, or it gains nothing.
+#[inline(always)]
+pub fn fast<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if has_avx2() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        return unsafe { avx2(f) };
+    }
+    f()
+}
+
+/// Whether AVX2 and what always comes with it are there. Asked of the CPU once; later calls read a flag.
+#[cfg(target_arch = "x86_64")]
+pub fn has_avx2() -> bool {
+    use std::arch::is_x86_feature_detected as has;
+    has!("avx2")
+        && has!("fma")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("f16c")
+        && has!("popcnt")
+        && has!("lzcnt")
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,popcnt,lzcnt")]
+fn avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gives_what_the_closure_gives() {
+        let values: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+        let sum = super::fast(
+            #[inline(always)]
+            || values.iter().sum::<f32>(),
+        );
+        assert_eq!(sum, values.iter().sum::<f32>());
+    }
+}
