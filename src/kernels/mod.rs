@@ -6,15 +6,10 @@
 pub mod cpu;
 mod gemm;
 pub mod int8;
+pub mod prune;
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: Sized {
-    /// Bits of a magnitude.
-    #[doc(hidden)]
-    const MAGNITUDE_BITS: u32;
-    /// The bits of the absolute value: ordered as absolute values are, infinities and NaN on top.
-    #[doc(hidden)]
-    fn magnitude(self) -> u64;
+pub trait Kernels: prune::Magnitude {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(
@@ -28,12 +23,6 @@ pub trait Kernels: Sized {
 }
 
 impl Kernels for f32 {
-    const MAGNITUDE_BITS: u32 = 31;
-
-    fn magnitude(self) -> u64 {
-        u64::from(self.to_bits() & !(1 << 31))
-    }
-
     fn gemm(
         shape: [usize; 3],
         alpha: Self,
@@ -47,12 +36,6 @@ impl Kernels for f32 {
 }
 
 impl Kernels for f64 {
-    const MAGNITUDE_BITS: u32 = 63;
-
-    fn magnitude(self) -> u64 {
-        self.to_bits() & !(1 << 63)
-    }
-
     fn gemm(
         shape: [usize; 3],
         alpha: Self,

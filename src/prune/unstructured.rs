@@ -56,7 +56,7 @@ fn below<T: Float>(leaf: Leaf<T>, cut: Cut) -> Result<Leaf<T>, Fault> {
     let mut before = 0;
     let starts: Vec<(usize, u64)> = leaf
         .map_blocks(mask.as_deref(), 1, |block| {
-            let equal = block.kept.iter().filter(|x| x.magnitude() == cut.magnitude).count();
+            let equal = block.kept.iter().filter(|x| x.magnitude().into() == cut.magnitude).count();
             Ok((block.range.start, equal as u64))
         })?
         .into_iter()
@@ -72,7 +72,7 @@ fn below<T: Float>(leaf: Leaf<T>, cut: Cut) -> Result<Leaf<T>, Fault> {
             .kept
             .iter()
             .map(|x| {
-                let magnitude = x.magnitude();
+                let magnitude: u64 = x.magnitude().into();
                 if magnitude == cut.magnitude {
                     seen += 1;
                     seen > cut.ties
@@ -119,7 +119,7 @@ impl<'a, T: Float> Survey<'a, T> for GlobalSurvey<'a> {
                 Some(cut) => {
                     let mask = leaf.mask()?;
                     let equal = leaf.map_blocks(mask.as_deref(), 1, |block| {
-                        Ok(block.kept.iter().filter(|x| x.magnitude() == cut.magnitude).count() as u64)
+                        Ok(block.kept.iter().filter(|x| x.magnitude().into() == cut.magnitude).count() as u64)
                     })?;
                     *own.equal.entry(info.name.to_string()).or_default() += equal.iter().sum::<u64>();
                 }
@@ -191,7 +191,7 @@ impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
         let after = weight.map_leaves(&mut |leaf| {
             let mask = leaf.mask()?;
             let equal = leaf.map_blocks(mask.as_deref(), 1, |block| {
-                Ok(block.kept.iter().filter(|x| x.magnitude() == self.magnitude).count() as u64)
+                Ok(block.kept.iter().filter(|x| x.magnitude().into() == self.magnitude).count() as u64)
             })?;
             let ties = equal.iter().sum::<u64>().min(left);
             left -= ties;
