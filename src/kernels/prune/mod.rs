@@ -31,7 +31,7 @@ pub trait Magnitude: Copy + Default + Send + Sync + 'static {
     fn magnitude(self) -> Self::Bits;
 
     /// A magnitude of this type, the largest where `bits` is beyond it.
-    fn clamp(bits: u64) -> Self::Bits;
+    fn capped(bits: u64) -> Self::Bits;
 
     /// Chooses the values with a magnitude of at least `least`. Whether all values are finite.
     fn at_least(values: &[Self], least: Self::Bits, chosen: &mut [u64]) -> bool;
@@ -66,7 +66,7 @@ impl Magnitude for f32 {
         self.to_bits() & Self::LARGEST
     }
 
-    fn clamp(bits: u64) -> u32 {
+    fn capped(bits: u64) -> u32 {
         u32::try_from(bits).map_or(Self::LARGEST, |bits| bits.min(Self::LARGEST))
     }
 
@@ -115,7 +115,7 @@ impl Magnitude for f64 {
         self.to_bits() & Self::LARGEST
     }
 
-    fn clamp(bits: u64) -> u64 {
+    fn capped(bits: u64) -> u64 {
         bits.min(Self::LARGEST)
     }
 

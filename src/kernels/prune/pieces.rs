@@ -21,36 +21,36 @@ impl<T: Copy> Sink<'_, T> {
     }
 }
 
-/// Lets `fill(i, sink)` write piece `i`, of at most `sizes[i]` values, on all threads, and gives the pieces
-/// one after the other, with what `fill` returned for each. Memory for all `sizes` is reserved, but touched
-/// only as far as it is written.
+/// Lets `fill` write a piece for each job, of at most as many values as stand beside the job, on all threads,
+/// and gives the pieces one after the other. Memory is reserved for the largest pieces, but touched only as
+/// far as it is written.
 ///
 /// # Errors
 /// The error of the first piece that has one; `too_large` where the memory cannot be reserved.
-pub fn collect<T: Copy + Send + Sync, R: Send, E: Send>(
-    sizes: &[usize],
+pub fn collect<T: Copy + Send + Sync, J: Send, E: Send>(
+    jobs: Vec<(usize, J)>,
     too_large: impl FnOnce() -> E,
-    fill: impl Fn(usize, &mut Sink<'_, T>) -> Result<R, E> + Sync + Send,
-) -> Result<(Vec<T>, Vec<R>), E> {
+    fill: impl Fn(J, &mut Sink<'_, T>) -> Result<(), E> + Sync + Send,
+) -> Result<Vec<T>, E> {
+    let sizes: Vec<usize> = jobs.iter().map(|(size, _)| *size).collect();
+    let total = sizes.iter().sum();
     let mut values = Vec::new();
-    let total: usize = sizes.iter().sum();
     if values.try_reserve_exact(total).is_err() {
         return Err(too_large());
     }
     let free = &mut values.spare_capacity_mut()[..total];
     let mut rest = &mut *free;
-    let mut sinks = Vec::with_capacity(sizes.len());
-    for (i, size) in sizes.iter().enumerate() {
-        let (piece, after) = rest.split_at_mut(*size);
+    let mut sinks = Vec::with_capacity(jobs.len());
+    for (size, job) in jobs {
+        let (piece, after) = rest.split_at_mut(size);
         rest = after;
-        sinks.push((i, Sink { free: piece, len: 0 }));
+        sinks.push((job, Sink { free: piece, len: 0 }));
     }
-    let results = parallel::try_map_vec(sinks, |(i, mut sink)| {
-        let result = fill(i, &mut sink)?;
-        Ok((sink.len, result))
+    let lens = parallel::try_map_vec(sinks, |(job, mut sink)| {
+        fill(job, &mut sink)?;
+        Ok(sink.len)
     })?;
-    let (lens, results): (Vec<usize>, Vec<R>) = results.into_iter().unzip();
-    let len = close_up(free, sizes, &lens);
+    let len = close_up(free, &sizes, &lens);
     // SAFETY: each sink wrote its first `lens[i]` values, and these have been moved to the front, where they
     // are `len` together, at most the capacity.
     #[allow(unsafe_code)]
@@ -58,7 +58,7 @@ pub fn collect<T: Copy + Send + Sync, R: Send, E: Send>(
         values.set_len(len);
     }
     values.shrink_to_fit();
-    Ok((values, results))
+    Ok(values)
 }
 
 /// Of pieces of `sizes` values that lie one after the other, moves the first `lens[i]` values of each to the

@@ -35,8 +35,8 @@ fn is_set(bits: &[u64], i: usize) -> bool {
 fn agrees<T: Magnitude + PartialEq + std::fmt::Debug>(values: &[T], least: u64, high: u64, flags: &[bool]) {
     let n = values.len();
     let finite = values.iter().all(|x| x.magnitude() < T::INFINITE);
-    let least = T::clamp(least);
-    let high = T::clamp(high).max(least);
+    let least = T::capped(least);
+    let high = T::capped(high).max(least);
 
     let expected = pack(values.iter().map(|x| x.magnitude() >= least));
     let mut chosen = vec![u64::MAX; n.div_ceil(64)];
@@ -165,26 +165,27 @@ proptest! {
         let mut values: Vec<u32> = sizes.iter().enumerate().flat_map(|(i, n)| (0..*n).map(move |k| value(i, k))).collect();
         let len = close_up(&mut values, &sizes, &lens);
         prop_assert_eq!(&values[..len], &expected[..]);
-        let (values, results) = collect(&sizes, || (), |i, sink| {
+        let jobs = sizes.iter().copied().zip(0..).collect();
+        let values = collect(jobs, || (), |i: usize, sink| {
             for k in 0..lens[i] {
                 sink.extend_from_slice(&[value(i, k)]);
             }
-            Ok(i)
+            Ok(())
         }).unwrap();
         prop_assert_eq!(values, expected);
-        prop_assert_eq!(results, (0..sizes.len()).collect::<Vec<_>>());
     }
 }
 
 #[test]
 fn a_sink_takes_no_more_than_its_size() {
-    let (values, _) = collect(&[2, 1], || (), |_, sink| {
-        sink.extend_from_slice(&[7_u8, 8, 9]);
-        Ok(())
-    })
-    .unwrap();
-    assert_eq!(values, [7, 8, 7]);
-    let failed = collect::<u8, (), usize>(&[1, 1], || 9, |i, _| Err(i));
-    assert_eq!(failed.unwrap_err(), 0);
-    assert!(collect::<u8, (), ()>(&[], || (), |_, _| Ok(())).unwrap().0.is_empty());
+    let fill = |_: (), sink: &mut Sink<'_, u8>| {
+        sink.extend_from_slice(&[7, 8, 9]);
+        Ok::<_, ()>(())
+    };
+    assert_eq!(collect(vec![(2, ()), (1, ())], || (), fill).unwrap(), [7, 8, 7]);
+    assert!(collect(Vec::new(), || (), fill).unwrap().is_empty());
+    let failed = collect::<u8, usize, usize>(vec![(1, 3), (1, 4)], || 9, |i, _| Err(i));
+    assert_eq!(failed.unwrap_err(), 3);
+    let too_large = collect::<u64, (), usize>(vec![(usize::MAX / 16, ())], || 9, |(), _| Ok(()));
+    assert_eq!(too_large.unwrap_err(), 9);
 }
