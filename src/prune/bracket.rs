@@ -76,8 +76,7 @@ impl<B: Copy + Ord> Sample<B> {
         let deviation = counts.map(|c| c * c).sum::<f64>().sqrt();
         let reach = (DEVIATIONS * deviation) as usize + RUN;
         let low = center.checked_sub(reach).map(|at| *sorted[..center].select_nth_unstable(at).1);
-        let high = (center + reach < len)
-            .then(|| *sorted[center + 1..].select_nth_unstable(reach - 1).1);
+        let high = (center + reach < len).then(|| *sorted[center + 1..].select_nth_unstable(reach - 1).1);
         Bracket { low: low.unwrap_or(least), high: high.unwrap_or(largest) }
     }
 }

@@ -35,7 +35,10 @@ fn runs<'a>(len: usize, align: usize, words: &'a mut [u64]) -> impl Iterator<Ite
 
 /// Says which of the kept entries of a run stay: sets a bit for each in words that are as many as needed, and
 /// zeros past the last entry. Whether all are finite.
-pub(crate) trait Choose<T: Float>: Fn(&Block<'_, T>, &mut [u64]) -> Result<bool, Fault> + Sync {}
+pub(crate) trait Choose<T: Float>:
+    Fn(&Block<'_, T>, &mut [u64]) -> Result<bool, Fault> + Sync
+{
+}
 
 impl<T: Float, F: Fn(&Block<'_, T>, &mut [u64]) -> Result<bool, Fault> + Sync> Choose<T> for F {}
 

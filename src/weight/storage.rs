@@ -282,11 +282,7 @@ fn read_le(bytes: &[u8], dtype: DType) -> Vec<usize> {
 
 /// The flat positions of each group of `m` places that lie `stride` apart, group by group. `stride * m`
 /// divides the row, so groups never cross rows.
-fn groups(
-    len: usize,
-    m: usize,
-    stride: usize,
-) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+fn groups(len: usize, m: usize, stride: usize) -> impl Iterator<Item = impl Iterator<Item = usize>> {
     let span = m * stride;
     (0..len / span.max(1))
         .flat_map(move |s| (0..stride).map(move |k| (0..m).map(move |t| s * span + t * stride + k)))

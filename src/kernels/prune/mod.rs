@@ -7,13 +7,17 @@
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 mod bits;
+#[cfg(any(test, feature = "bench"))]
+mod dense;
 mod pieces;
 mod portable;
 #[cfg(test)]
 mod tests;
 
 pub use bits::{deposit, extract, uniform_groups};
-pub use pieces::{Sink, close_up, collect};
+#[cfg(any(test, feature = "bench"))]
+pub use dense::clear_others;
+pub use pieces::{close_up, collect};
 
 /// A float that is ranked by the bits of its absolute value.
 pub trait Magnitude: Copy + Default + Send + Sync + 'static {
@@ -42,12 +46,8 @@ pub trait Magnitude: Copy + Default + Send + Sync + 'static {
 
     /// Appends the magnitudes from `low` to `high`, both included, in order. How many lie below, or `None`
     /// where a value is not finite.
-    fn tally(
-        values: &[Self],
-        low: Self::Bits,
-        high: Self::Bits,
-        inside: &mut Vec<Self::Bits>,
-    ) -> Option<u64>;
+    fn tally(values: &[Self], low: Self::Bits, high: Self::Bits, inside: &mut Vec<Self::Bits>)
+    -> Option<u64>;
 
     /// Copies the chosen ones of `values[from..]`, as far as there are bits, to `values[to..]`, for
     /// `to <= from`; how many. What lay between is overwritten.

@@ -48,14 +48,45 @@ pub fn largest_of_groups<T: Magnitude>(
 }
 
 pub fn largest_keys<K: Copy + Ord>(keys: &[K], n: usize, m: usize, stride: usize, chosen: &mut [u64]) {
+    chosen.fill(0);
+    match (stride, m) {
+        (1, 2) => largest_of_each::<K, 2>(keys, n, chosen),
+        (1, 4) => largest_of_each::<K, 4>(keys, n, chosen),
+        (1, 8) => largest_of_each::<K, 8>(keys, n, chosen),
+        (1, 16) => largest_of_each::<K, 16>(keys, n, chosen),
+        _ => largest_apart(keys, n, m, stride, chosen),
+    }
+}
+
+/// Groups of neighbours.
+fn largest_of_each<K: Copy + Ord, const M: usize>(keys: &[K], n: usize, chosen: &mut [u64]) {
+    fast(
+        #[inline(always)]
+        || {
+            for (g, keys) in keys.as_chunks::<M>().0.iter().enumerate() {
+                // For each key, how many of its group are ranked above it.
+                let mut bits = 0;
+                for (i, own) in keys.iter().enumerate() {
+                    let mut larger = 0_u32;
+                    for (j, other) in keys.iter().enumerate() {
+                        larger += u32::from((other > own) | ((other == own) & (j > i)));
+                    }
+                    bits |= u64::from((larger as usize) < n) << i;
+                }
+                chosen[g * M / 64] |= bits << (g * M % 64);
+            }
+        },
+    );
+}
+
+/// Groups whose members lie apart.
+fn largest_apart<K: Copy + Ord>(keys: &[K], n: usize, m: usize, stride: usize, chosen: &mut [u64]) {
     let span = m * stride;
     let mut larger = vec![0_u8; span];
-    chosen.fill(0);
     fast(
         #[inline(always)]
         || {
             for (s, keys) in keys.chunks_exact(span).enumerate() {
-                // For each key, how many of its group are ranked above it.
                 larger.fill(0);
                 for i in 0..m {
                     let own = &keys[i * stride..][..stride];

@@ -1,5 +1,6 @@
 //! Every form of every kernel against the plainest way to say the same.
 
+use super::pieces::Sink;
 use super::*;
 use proptest::prelude::*;
 
@@ -95,6 +96,15 @@ fn groups_agree<T: Magnitude>(values: &[T], n: usize, m: usize, stride: usize) {
 }
 
 proptest! {
+    #[test]
+    fn others_become_zero(values in values(), flags in prop::collection::vec(any::<bool>(), 400)) {
+        let mut cleared = values.clone();
+        clear_others(&mut cleared, &pack(flags[..values.len()].iter().copied()));
+        for ((x, was), keep) in cleared.iter().zip(&values).zip(&flags) {
+            prop_assert_eq!(x.to_bits(), if *keep { was.to_bits() } else { 0 });
+        }
+    }
+
     #[test]
     fn kernels_agree_with_plain_loops(
         values in values(), skip in 0_usize..4, least in prop_oneof![Just(0), Just(u64::MAX), 0_u64..1 << 31],
