@@ -17,7 +17,7 @@ use std::time::Duration;
 const N: usize = 4096;
 const LARGE: usize = 64 << 20;
 const RUN: usize = 1 << 16;
-const STRIP: usize = 1 << 12;
+const STRIP: usize = 1 << 9;
 /// Ninety of a hundred values lie below.
 const CUT: f32 = 1.6449;
 

@@ -15,8 +15,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Entries of a strip.
-const STRIP: usize = 1 << 12;
+/// Entries of a strip: so few that fetching the next one from memory overlaps with work on this one.
+const STRIP: usize = 1 << 9;
 
 /// A run of entries that one thread works on, and where its bits of the new mask go.
 struct Run<'a> {
