@@ -3,7 +3,12 @@
 
 use super::{Magnitude, portable};
 use crate::kernels::cpu;
-use std::arch::x86_64::*;
+use std::arch::x86_64::{
+    __m256i, _mm_cvtsi64_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
+    _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32,
+    _mm256_movemask_ps, _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_storeu_ps,
+};
 
 /// Says that the CPU has the instructions (AVX2, BMI1, POPCNT): only [`new`](Self::new) makes one.
 #[derive(Clone, Copy)]
