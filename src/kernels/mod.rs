@@ -6,9 +6,11 @@
 pub mod cpu;
 mod gemm;
 pub mod int8;
+pub mod memory;
+pub mod quantize;
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: Sized {
+pub trait Kernels: Sized + quantize::Quantize {
     /// Bits of a magnitude.
     #[doc(hidden)]
     const MAGNITUDE_BITS: u32;
