@@ -6,6 +6,7 @@
 
 use crate::parallel;
 use bytemuck::Pod;
+use std::cell::RefCell;
 use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 
@@ -43,6 +44,25 @@ fn advise<T>(values: &mut Vec<T>) {
 
 #[cfg(not(target_os = "linux"))]
 fn advise<T>(_: &mut Vec<T>) {}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `f` a buffer of `n` bytes with any contents, the same one each time on a thread: fresh memory costs
+/// more than what is done in it.
+pub fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    // Taken out while it is in use: `f` may come back here on the same thread.
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < n {
+        buffer.resize(n, 0);
+    }
+    let result = f(&mut buffer[..n]);
+    if buffer.len() < LARGE {
+        SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
+    }
+    result
+}
 
 /// A place for values, written once from front to back.
 pub struct Slot<'a, T> {

@@ -41,26 +41,18 @@ impl Range {
         }
     }
 
-    /// The grid for `values`, which are finite.
-    pub(super) fn fit<T: Float>(self, scheme: Scheme, values: &[T]) -> Grid<T> {
-        let (low, high) = match self {
-            Self::Percentile(p) => percentile(values, p, scheme.symmetric),
-            Self::MinMax | Self::LeastSquares => min_max(values),
-        };
-        if self == Self::LeastSquares {
-            least_squares(scheme, values, low, high)
-        } else {
-            scheme.grid(low, high)
+    /// The grid for `values`, which lie between `low` and `high`.
+    pub(super) fn fit<T: Float>(self, scheme: Scheme, values: &[T], (low, high): (T, T)) -> Grid<T> {
+        let (low, high) = (low.widen(), high.widen());
+        match self {
+            Self::MinMax => scheme.grid(low, high),
+            Self::Percentile(p) => {
+                let (low, high) = percentile(values, p, scheme.symmetric);
+                scheme.grid(low, high)
+            }
+            Self::LeastSquares => least_squares(scheme, values, low, high),
         }
     }
-}
-
-fn min_max<T: Float>(values: &[T]) -> (f64, f64) {
-    let ends = parallel::map(values.len().div_ceil(BLOCK), |i| {
-        let block = &values[i * BLOCK..values.len().min((i + 1) * BLOCK)];
-        block.iter().fold((T::zero(), T::zero()), |(low, high), x| (low.min(*x), high.max(*x)))
-    });
-    ends.iter().fold((0.0, 0.0), |(low, high): (f64, f64), (a, b)| (low.min(a.widen()), high.max(b.widen())))
 }
 
 fn percentile<T: Float>(values: &[T], p: f64, symmetric: bool) -> (f64, f64) {
@@ -105,6 +97,7 @@ fn least_squares<T: Float>(scheme: Scheme, values: &[T], low: f64, high: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::quantize::ends;
 
     const FOUR: Scheme = Scheme { bits: 4, symmetric: true };
 
@@ -121,8 +114,9 @@ mod tests {
     fn least_squares_is_never_worse_than_min_max() {
         let mut values: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect();
         values.push(6.0);
-        let plain = squared_error(Range::MinMax.fit(FOUR, &values), &values);
-        let best = squared_error(Range::LeastSquares.fit(FOUR, &values), &values);
+        let ends = ends(&values).unwrap();
+        let plain = squared_error(Range::MinMax.fit(FOUR, &values, ends), &values);
+        let best = squared_error(Range::LeastSquares.fit(FOUR, &values, ends), &values);
         assert!(best < plain, "{best} {plain}");
     }
 }

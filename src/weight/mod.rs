@@ -24,9 +24,8 @@ pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
 pub(crate) use grid::Grid;
-#[cfg(test)]
-pub(crate) use leaf::Block;
-pub(crate) use leaf::{Coding, Support};
+pub(crate) use leaf::{Block, Coding, Support};
+pub(crate) use mask::Mask;
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use storage::groups;
 pub(crate) use values::{Values, for_each_chunk};

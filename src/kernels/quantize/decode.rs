@@ -5,7 +5,7 @@ use crate::kernels::cpu::fast;
 use crate::kernels::memory::Slot;
 
 /// Numbers that are written at a time.
-const BUFFER: usize = 1 << 11;
+const BUFFER: usize = 1 << 7;
 
 /// Puts out what `codes` stand for: runs of `len` codes with one `scale` and one zero code each.
 #[inline(always)]

@@ -22,10 +22,10 @@ pub struct Steps<T> {
 }
 
 /// Values that are coded at a time.
-const BLOCK: usize = 32;
+pub(super) const BLOCK: usize = 32;
 /// `1.5 * 2^23` and `1.5 * 2^52`: a number of small size added to it is rounded to an integer, half to even,
 /// which then stands in the lowest bits.
-const ROUND_F32: f32 = 12_582_912.0;
+pub(super) const ROUND_F32: f32 = 12_582_912.0;
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
 impl<T: Quantize> Steps<T> {
@@ -33,10 +33,15 @@ impl<T: Quantize> Steps<T> {
     pub fn encode(&self, values: &[T], out: &mut [u8]) {
         fast(
             #[inline(always)]
-            || T::encode(values, self, out),
+            || T::encode(values, self, 0, out),
         );
     }
 }
+
+/// Runs that are looked at before the first of them is coded, and how many values they may have together to
+/// be still in the nearest cache then. One after the other, each would wait for the end of its own range.
+const RUNS: usize = 32;
+const NEAR: usize = 1 << 12;
 
 /// Codes runs of values, each on the grid that `fit` gives for its smallest and its largest value (and 0):
 /// the grid to `keep`, the codes into `out`. Says whether all values are finite; where not, it stops. The
@@ -52,24 +57,62 @@ pub fn encode_runs<T: Quantize>(
     fast(
         #[inline(always)]
         || {
-            let mut at = 0;
-            for len in lens {
-                let run = &values[at..at + len];
-                let Some((low, high)) = T::ends(run) else { return false };
-                let steps = fit(low, high);
-                T::encode(run, &steps, &mut out[at..at + len]);
-                keep(steps);
-                at += len;
+            let mut lens = lens.fuse();
+            let (mut values, mut out) = (values, out);
+            let nothing = Steps { scale: T::zeroed(), zero: 0, low: 0, high: 0 };
+            let mut batch = [(0, (T::zeroed(), T::zeroed()), nothing); RUNS];
+            loop {
+                let (mut n, mut total) = (0, 0);
+                while n < RUNS && total < NEAR {
+                    let Some(len) = lens.next() else { break };
+                    let Some(ends) = T::ends(&values[total..total + len]) else { return false };
+                    batch[n] = (len, ends, nothing);
+                    n += 1;
+                    total += len;
+                }
+                if n == 0 {
+                    return true;
+                }
+                for (_, (low, high), steps) in &mut batch[..n] {
+                    *steps = fit(*low, *high);
+                }
+                for (len, _, steps) in &batch[..n] {
+                    let (run, later) = values.split_at(*len);
+                    let (codes, out_later) = std::mem::take(&mut out).split_at_mut(*len);
+                    T::encode(run, steps, total, codes);
+                    keep(*steps);
+                    (values, out) = (later, out_later);
+                }
             }
-            true
         },
     )
 }
 
+/// Has the values `ahead` of `block` brought near, unless that is 0.
 #[inline(always)]
-fn exact(values: impl Iterator<Item = f64>, scale: f64, [zero, low, high]: [u8; 3], out: &mut [u8]) {
+pub(super) fn prefetch<T>(block: &[T], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if ahead > 0 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        let at = block.as_ptr().wrapping_add(ahead).cast::<i8>();
+        for line in 0..size_of_val(block) / LINE {
+            // SAFETY: a hint, which never faults, wherever it points; in every x86-64.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line * LINE));
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (block, ahead);
+}
+
+#[inline(always)]
+pub(super) fn encode_f64(values: &[f64], steps: &Steps<f64>, out: &mut [u8]) {
+    let Steps { scale, zero, low, high } = *steps;
     let (low, high) = (f64::from(low) - f64::from(zero), f64::from(high) - f64::from(zero));
-    for (x, code) in values.zip(out) {
+    for (x, code) in values.iter().zip(out) {
         let q = x / scale;
         let q = if q < low { low } else { q };
         let q = if q > high { high } else { q };
@@ -79,44 +122,108 @@ fn exact(values: impl Iterator<Item = f64>, scale: f64, [zero, low, high]: [u8; 
     }
 }
 
-#[inline(always)]
-pub(super) fn encode_f64(values: &[f64], steps: &Steps<f64>, out: &mut [u8]) {
-    exact(values.iter().copied(), steps.scale, [steps.zero, steps.low, steps.high], out);
+/// The formula itself, apart from the fast form so that this can keep its constants in registers.
+#[cold]
+#[inline(never)]
+fn exact(values: &[f32], steps: &Steps<f32>, out: &mut [u8]) {
+    let Steps { scale, zero, low, high } = *steps;
+    let steps = Steps { scale: f64::from(scale), zero, low, high };
+    let mut wide = [0.0; BLOCK];
+    for (values, out) in values.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+        wide.iter_mut().zip(values).for_each(|(w, x)| *w = f64::from(*x));
+        encode_f64(&wide[..values.len()], &steps, out);
+    }
+}
+
+/// What the fast form of one grid computes with.
+pub(super) struct Line {
+    pub per_step: f32,
+    /// Codes in use, counted from the zero point.
+    pub low: f32,
+    pub high: f32,
+    /// Rounds, and puts the code into the lowest bits.
+    pub shift: f32,
+    /// A code is certain where the product is at most this far from it.
+    pub sure: f32,
+}
+
+impl Line {
+    /// `None` where single precision is not enough.
+    #[inline(always)]
+    fn new(steps: &Steps<f32>) -> Option<Self> {
+        let Steps { scale, zero, low, high } = *steps;
+        let per_step = 1.0 / scale;
+        // Twice what the product can be off by, for quotients within the grid and one step.
+        let margin = (f32::from(high) - f32::from(low) + 1.0) * 2.0 * f32::EPSILON;
+        let (low, high, zero) = (f32::from(low), f32::from(high), f32::from(zero));
+        let line = Self {
+            per_step,
+            low: low - zero,
+            high: high - zero,
+            shift: zero + ROUND_F32,
+            sure: 0.5 - margin,
+        };
+        (scale.is_normal() && per_step.is_normal()).then_some(line)
+    }
+
+    /// The codes of the blocks up to the first in which some are not certain, and how many blocks come before
+    /// that one. Values `ahead` of each will be wanted next.
+    #[inline(always)]
+    fn encode(&self, values: &[[f32; BLOCK]], ahead: usize, out: &mut [[u8; BLOCK]]) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if crate::kernels::cpu::has_avx2() {
+            // SAFETY: the CPU has the instructions, as was just asked.
+            #[allow(unsafe_code)]
+            return unsafe { super::avx2::encode(self, values, ahead, out) };
+        }
+        self.encode_portable(values, ahead, out)
+    }
+
+    fn encode_portable(&self, values: &[[f32; BLOCK]], ahead: usize, out: &mut [[u8; BLOCK]]) -> usize {
+        for (block, (values, out)) in values.iter().zip(out).enumerate() {
+            prefetch(values, ahead);
+            let (mut rounded, mut off) = ([0.0_f32; BLOCK], [0.0_f32; BLOCK]);
+            for i in 0..BLOCK {
+                let q = values[i] * self.per_step;
+                let q = if q > self.low { q } else { self.low };
+                let q = if q < self.high { q } else { self.high };
+                rounded[i] = q + self.shift;
+                off[i] = (q - (rounded[i] - self.shift)).abs();
+            }
+            let mut unsure = false;
+            for i in 0..BLOCK {
+                unsure |= off[i] > self.sure;
+                out[i] = rounded[i].to_bits() as u8;
+            }
+            if unsure {
+                return block;
+            }
+        }
+        values.len()
+    }
 }
 
 #[inline(always)]
-pub(super) fn encode_f32(values: &[f32], steps: &Steps<f32>, out: &mut [u8]) {
-    let Steps { scale, zero, low, high } = *steps;
-    let per_step = 1.0 / scale;
-    let exact = |values: &[f32], out: &mut [u8]| {
-        let values = values.iter().map(|x| f64::from(*x));
-        exact(values, f64::from(scale), [zero, low, high], out);
-    };
-    if !(scale.is_normal() && per_step.is_normal()) {
-        return exact(values, out);
-    }
-    // Twice what the product can be off by, for quotients within the grid and one step.
-    let margin = (f32::from(high) - f32::from(low) + 1.0) * 2.0 * f32::EPSILON;
-    let sure = 0.5 - margin;
-    let (low, high) = (f32::from(low) - f32::from(zero), f32::from(high) - f32::from(zero));
-    let shift = f32::from(zero) + ROUND_F32;
+pub(super) fn encode_f32(values: &[f32], steps: &Steps<f32>, ahead: usize, out: &mut [u8]) {
+    let Some(line) = Line::new(steps) else { return exact(values, steps, out) };
     let (blocks, rest) = values.as_chunks::<BLOCK>();
     let (outs, out_rest) = out.as_chunks_mut::<BLOCK>();
-    for (values, out) in blocks.iter().zip(outs) {
-        let mut unsure = 0_u32;
-        for (x, code) in values.iter().zip(&mut *out) {
-            let q = x * per_step;
-            let q = if q < low { low } else { q };
-            let q = if q > high { high } else { q };
-            let rounded = q + shift;
-            *code = rounded.to_bits() as u8;
-            unsure |= u32::from((q - (rounded - shift)).abs() > sure);
-        }
-        if unsure != 0 {
-            exact(values, out);
+    let mut done = 0;
+    while done < blocks.len() {
+        done += line.encode(&blocks[done..], ahead, &mut outs[done..]);
+        if done < blocks.len() {
+            exact(&blocks[done], steps, &mut outs[done]);
+            done += 1;
         }
     }
-    exact(rest, out_rest);
+    if !rest.is_empty() {
+        let (mut block, mut codes) = ([[0.0; BLOCK]], [[0; BLOCK]]);
+        block[0][..rest.len()].copy_from_slice(rest);
+        if line.encode(&block, 0, &mut codes) == 0 {
+            exact(&block[0], steps, &mut codes[0]);
+        }
+        out_rest.copy_from_slice(&codes[0][..rest.len()]);
+    }
 }
 
 #[cfg(test)]

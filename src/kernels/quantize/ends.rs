@@ -20,10 +20,20 @@ pub fn ends<T: Quantize>(values: &[T]) -> Option<(T, T)> {
 }
 
 macro_rules! ends {
-    ($name:ident, $t:ty, $signed:ty, $unsigned:ty) => {
+    ($ends:ident, $max_bits:ident, $t:ty, $signed:ty, $unsigned:ty) => {
+        /// The numbers that the largest bits say.
         #[inline(always)]
-        pub(super) fn $name(values: &[$t]) -> Option<($t, $t)> {
+        pub(super) fn $ends((high, low): ($signed, $unsigned)) -> Option<($t, $t)> {
             const SIGN: $unsigned = 1 << (<$unsigned>::BITS - 1);
+            let high = <$t>::from_bits(high as $unsigned);
+            // Adding 0 makes -0 a 0.
+            let low = if low < SIGN { 0.0 } else { <$t>::from_bits(low) + 0.0 };
+            (high.is_finite() && low.is_finite()).then_some((low, high))
+        }
+
+        /// The largest bits of all values, as signed and as unsigned integers, and 0.
+        #[inline(always)]
+        pub(super) fn $max_bits(values: &[$t]) -> ($signed, $unsigned) {
             let (mut high, mut low) = ([0 as $signed; LANES], [0 as $unsigned; LANES]);
             let (blocks, rest) = values.as_chunks::<LANES>();
             for block in blocks {
@@ -37,17 +47,29 @@ macro_rules! ends {
                 high[0] = high[0].max(x.to_bits() as $signed);
                 low[0] = low[0].max(x.to_bits());
             }
-            let high = <$t>::from_bits(high.into_iter().fold(0, <$signed>::max) as $unsigned);
-            let low = low.into_iter().fold(0, <$unsigned>::max);
-            // Adding 0 makes -0 a 0.
-            let low = if low < SIGN { 0.0 } else { <$t>::from_bits(low) + 0.0 };
-            (high.is_finite() && low.is_finite()).then_some((low, high))
+            (high.into_iter().fold(0, <$signed>::max), low.into_iter().fold(0, <$unsigned>::max))
         }
     };
 }
 
-ends!(ends_f32, f32, i32, u32);
-ends!(ends_f64, f64, i64, u64);
+ends!(of_bits_f32, max_bits_f32, f32, i32, u32);
+ends!(of_bits_f64, max_bits_f64, f64, i64, u64);
+
+#[inline(always)]
+pub(super) fn ends_f32(values: &[f32]) -> Option<(f32, f32)> {
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::cpu::has_avx2() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        return of_bits_f32(unsafe { super::avx2::max_bits(values) });
+    }
+    of_bits_f32(max_bits_f32(values))
+}
+
+#[inline(always)]
+pub(super) fn ends_f64(values: &[f64]) -> Option<(f64, f64)> {
+    of_bits_f64(max_bits_f64(values))
+}
 
 #[cfg(test)]
 mod tests {
@@ -67,6 +89,7 @@ mod tests {
             }).collect();
             let values = &values[skip.min(values.len())..];
             prop_assert_eq!(ends(values), plain(values));
+            prop_assert_eq!(of_bits_f32(max_bits_f32(values)), plain(values));
             let wide: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
             let wanted = plain(values).map(|(a, b)| (f64::from(a), f64::from(b)));
             prop_assert_eq!(ends(&wide), wanted);

@@ -2,6 +2,8 @@
 //!
 //! Every function here gives the same results whatever the instruction set.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod decode;
 mod encode;
 mod ends;
@@ -16,9 +18,9 @@ pub trait Quantize: bytemuck::Pod + PartialOrd + Send + Sync {
     /// See [`ends`].
     #[doc(hidden)]
     fn ends(values: &[Self]) -> Option<(Self, Self)>;
-    /// See [`Steps::encode`].
+    /// See [`Steps::encode`]; values `ahead` of these will be wanted next, unless that is 0.
     #[doc(hidden)]
-    fn encode(values: &[Self], steps: &Steps<Self>, out: &mut [u8]);
+    fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]);
     /// See [`decode_runs`].
     #[doc(hidden)]
     fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]);
@@ -30,8 +32,8 @@ impl Quantize for f32 {
         ends::ends_f32(values)
     }
     #[inline(always)]
-    fn encode(values: &[Self], steps: &Steps<Self>, out: &mut [u8]) {
-        encode::encode_f32(values, steps, out);
+    fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]) {
+        encode::encode_f32(values, steps, ahead, out);
     }
     #[inline(always)]
     fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]) {
@@ -45,7 +47,7 @@ impl Quantize for f64 {
         ends::ends_f64(values)
     }
     #[inline(always)]
-    fn encode(values: &[Self], steps: &Steps<Self>, out: &mut [u8]) {
+    fn encode(values: &[Self], steps: &Steps<Self>, _: usize, out: &mut [u8]) {
         encode::encode_f64(values, steps, out);
     }
     #[inline(always)]
