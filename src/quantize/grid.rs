@@ -76,17 +76,6 @@ impl Scheme {
     }
 }
 
-/// Sum of the squared differences between `values` and what their codes stand for.
-pub(super) fn squared_error<T: Float>(grid: Grid<T>, values: &[T]) -> f64 {
-    values
-        .iter()
-        .map(|x| {
-            let e = x.widen() - grid.value(grid.code(*x)).widen();
-            e * e
-        })
-        .sum()
-}
-
 /// `wanted` in the number type: finite, and not so small that it rounds to zero.
 #[inline]
 fn scale<T: Float>(wanted: f64) -> T {
