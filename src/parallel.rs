@@ -51,6 +51,13 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);
+    if values.len() <= size {
+        // No reason to wake other threads.
+        if !values.is_empty() {
+            f(0, values);
+        }
+        return;
+    }
     #[cfg(feature = "threads")]
     values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     #[cfg(not(feature = "threads"))]

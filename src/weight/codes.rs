@@ -70,6 +70,14 @@ impl Codes {
         Ok(unpack(&packed, range.start * bits - first * 8, bits, range.len()))
     }
 
+    /// The packed form: borrowed where it is in memory.
+    pub fn bytes(&self) -> Result<std::borrow::Cow<'_, [u8]>, Fault> {
+        match self.bytes.heap() {
+            Some(all) => Ok(std::borrow::Cow::Borrowed(&all[..self.stored_bytes()])),
+            None => Ok(std::borrow::Cow::Owned(self.bytes.read(0, self.stored_bytes())?)),
+        }
+    }
+
     pub fn load(&self) -> Result<Self, Fault> {
         Ok(Self { bytes: self.packed().load()?, ..*self })
     }
