@@ -59,6 +59,13 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);
+    if values.len() <= size {
+        // No reason to wake other threads.
+        if !values.is_empty() {
+            f(0, values);
+        }
+        return;
+    }
     #[cfg(feature = "threads")]
     values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     #[cfg(not(feature = "threads"))]

@@ -89,6 +89,14 @@ impl Codes {
         Ok(Cow::Owned(codes))
     }
 
+    /// The packed form: borrowed where it is in memory.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>, Fault> {
+        match self.bytes.heap() {
+            Some(all) => Ok(Cow::Borrowed(&all[..self.stored_bytes()])),
+            None => Ok(Cow::Owned(self.bytes.read(0, self.stored_bytes())?)),
+        }
+    }
+
     pub fn load(&self) -> Result<Self, Fault> {
         Ok(Self { bytes: self.packed().load()?, ..*self })
     }

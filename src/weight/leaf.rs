@@ -544,7 +544,7 @@ impl<T: Float> PartialEq for Leaf<T> {
 }
 
 /// The kept entries of a run at their places, zeros elsewhere.
-pub(super) fn scatter<E: Copy + Default>(
+fn scatter<E: Copy + Default>(
     positions: impl Iterator<Item = usize>,
     kept: &[E],
     range: &Range<usize>,

@@ -61,6 +61,11 @@ impl Mask {
         bytes
     }
 
+    /// A bit for each entry, least significant first.
+    pub fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     pub fn len(&self) -> usize {
         self.len
     }
