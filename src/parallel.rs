@@ -56,6 +56,14 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
     return (a(), b());
 }
 
+/// `f` of each item.
+pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
+    #[cfg(feature = "threads")]
+    items.into_par_iter().for_each(f);
+    #[cfg(not(feature = "threads"))]
+    items.into_iter().for_each(f);
+}
+
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);

@@ -38,7 +38,7 @@ impl<'a, T> Rows<'a, T> {
     }
 
     /// The same rows from their value `column` on.
-    pub fn from_column(self, column: usize) -> Self {
+    pub fn after(self, column: usize) -> Self {
         Self { values: self.values.get(column..).unwrap_or(&[]), ..self }
     }
 
@@ -141,26 +141,21 @@ macro_rules! choose {
 
 /// `c [m, n] += w x^T` for floats, weights where they are.
 pub fn floats(w: Rows<'_, f32>, x: Rows<'_, f32>, shape: [usize; 3], c: &mut [f32]) {
-    choose!(Floats, PlainFloats, direct(w, x, shape, c))
+    choose!(Floats, PlainFloats, direct(w, x, shape, c));
 }
 
-/// The same for integers within +-255. `k` is at most [`EXACT`], and what `c` holds leaves room.
-pub fn integers(w: Rows<'_, i16>, x: Rows<'_, i16>, shape: [usize; 3], c: &mut [i32]) {
-    debug_assert!(shape[1] <= EXACT);
-    choose!(Integers, PlainIntegers, direct(w, x, shape, c))
-}
-
-/// The same for codes of a byte as weights.
+/// The same for weights that are codes of a byte, and inputs within +-255. `k` is at most [`EXACT`], and what `c`
+/// holds leaves room.
 pub fn codes(w: Rows<'_, u8>, x: Rows<'_, i16>, shape: [usize; 3], c: &mut [i32]) {
     debug_assert!(shape[1] <= EXACT);
-    choose!(Bytes, PlainBytes, direct(w, x, shape, c))
+    choose!(Bytes, PlainBytes, direct(w, x, shape, c));
 }
 
 /// `c [m, n] += w x^T` for up to [`ROWS`] rows of weights that `fill(row, columns, values)` decodes.
 pub fn blocked_floats(fill: impl FnMut(usize, Range<usize>, &mut [f32]), x: &Panels<f32>, c: &mut [f32]) {
     let m = c.len().checked_div(x.n).unwrap_or(0);
     let add = |_: &Range<usize>, sums: &[f32]| c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
-    choose!(Floats, PlainFloats, blocked(fill, x, m, add))
+    choose!(Floats, PlainFloats, blocked(fill, x, m, add));
 }
 
 /// [`blocked_floats`] for any number type, with a product `dots(w, x, [m, k, n], c)` that adds to `c`.
@@ -187,7 +182,7 @@ pub fn blocked_integers(
     m: usize,
     add: impl FnMut(&Range<usize>, &[i32]),
 ) {
-    choose!(Integers, PlainIntegers, blocked(fill, x, m, add))
+    choose!(Integers, PlainIntegers, blocked(fill, x, m, add));
 }
 
 #[inline(always)]
@@ -359,13 +354,10 @@ mod tests {
                 let dot = |r: usize, b: usize| (0..k).map(|i| w(r * stride + skip + i) * i32::from(x[b * stride + skip + i])).sum::<i32>() + 7;
                 (0..m).flat_map(|r| (0..n).map(move |b| (r, b))).map(|(r, b)| dot(r, b)).collect()
             };
-            let xs = Rows::new(&x, stride).from_column(skip);
-            let mut c = vec![7; m * n];
-            integers(Rows::new(&w, stride).from_column(skip), xs, [m, k, n], &mut c);
-            prop_assert_eq!(&c, &exact(&|i| i32::from(w[i])));
+            let xs = Rows::new(&x, stride).after(skip);
             for step in [k, 7, 64, 100] {
                 let mut c = vec![7; m * n];
-                let rows = Rows::new(&w, stride).from_column(skip);
+                let rows = Rows::new(&w, stride).after(skip);
                 let fill = |r: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(rows.part(r, columns));
                 blocked_integers(fill, &Panels::new(xs, k, n, step), m, |columns, sums| {
                     assert!(columns.start / step.max(1) == (columns.end - 1) / step.max(1));
@@ -374,7 +366,7 @@ mod tests {
                 prop_assert_eq!(&c, &exact(&|i| i32::from(w[i])));
             }
             let mut c = vec![7; m * n];
-            codes(Rows::new(&bytes, stride).from_column(skip), xs, [m, k, n], &mut c);
+            codes(Rows::new(&bytes, stride).after(skip), xs, [m, k, n], &mut c);
             prop_assert_eq!(&c, &exact(&|i| i32::from(bytes[i])));
         }
 
@@ -387,9 +379,9 @@ mod tests {
             let w: Vec<f32> = bits(seed, m * stride + skip).map(float).collect();
             let x: Vec<f32> = bits(seed ^ 99, n * stride + skip).map(float).collect();
             let mut c = vec![0.0; m * n];
-            floats(Rows::new(&w, stride).from_column(skip), Rows::new(&x, stride).from_column(skip), [m, k, n], &mut c);
-            let rows = Rows::new(&w, stride).from_column(skip);
-            let panels = Panels::new(Rows::new(&x, stride).from_column(skip), k, n, k);
+            floats(Rows::new(&w, stride).after(skip), Rows::new(&x, stride).after(skip), [m, k, n], &mut c);
+            let rows = Rows::new(&w, stride).after(skip);
+            let panels = Panels::new(Rows::new(&x, stride).after(skip), k, n, k);
             let mut blocked = vec![0.0; m * n];
             blocked_floats(|r, columns, to| to.copy_from_slice(rows.part(r, columns)), &panels, &mut blocked);
             for (i, c) in c.iter().chain(&blocked).enumerate() {
@@ -407,7 +399,10 @@ mod tests {
     fn the_longest_sums_of_the_largest_values_are_exact() {
         let (w, x) = (vec![255_i16; EXACT], vec![-255_i16; EXACT]);
         let mut c = [0];
-        integers(Rows::new(&w, EXACT), Rows::new(&x, EXACT), [1, EXACT, 1], &mut c);
+        let fill = |_: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(&w[columns]);
+        blocked_integers(fill, &Panels::new(Rows::new(&x, EXACT), EXACT, 1, EXACT), 1, |_, sums| {
+            c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
+        });
         assert_eq!(c, [-(EXACT as i32) * 255 * 255]);
         codes(Rows::new(&vec![255; EXACT], EXACT), Rows::new(&w, EXACT), [1, EXACT, 1], &mut c);
         assert_eq!(c, [0]);

@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod dots;
 mod gemm;
 pub mod memory;
+pub mod prune;
 pub mod quantize;
 pub mod sparse;
 pub mod unpack;
@@ -17,13 +18,7 @@ use dots::{Panels, Rows};
 use std::ops::Range;
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: Sized + quantize::Quantize {
-    /// Bits of a magnitude.
-    #[doc(hidden)]
-    const MAGNITUDE_BITS: u32;
-    /// The bits of the absolute value: ordered as absolute values are, infinities and NaN on top.
-    #[doc(hidden)]
-    fn magnitude(self) -> u64;
+pub trait Kernels: prune::Magnitude + quantize::Quantize {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(
@@ -46,12 +41,6 @@ pub trait Kernels: Sized + quantize::Quantize {
 }
 
 impl Kernels for f32 {
-    const MAGNITUDE_BITS: u32 = 31;
-
-    fn magnitude(self) -> u64 {
-        u64::from(self.to_bits() & !(1 << 31))
-    }
-
     fn gemm(
         shape: [usize; 3],
         alpha: Self,
@@ -80,12 +69,6 @@ impl Kernels for f32 {
 }
 
 impl Kernels for f64 {
-    const MAGNITUDE_BITS: u32 = 63;
-
-    fn magnitude(self) -> u64 {
-        self.to_bits() & !(1 << 63)
-    }
-
     fn gemm(
         shape: [usize; 3],
         alpha: Self,

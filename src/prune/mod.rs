@@ -4,6 +4,7 @@
 //! both Weights and Connections for Efficient Neural Networks*, arXiv 1506.02626). What remains is usually
 //! retrained: [`FineTuner`](crate::FineTuner) trains the kept entries only, and the pruned ones stay zero.
 
+mod bracket;
 mod rank;
 mod recipe;
 mod structured;
@@ -13,6 +14,7 @@ use crate::compressor::{Compressor, Outcome, Reach, Step, Survey, WeightCompress
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
+use crate::weight::Leaf;
 use crate::{Fault, Float, Invalid, LeftAlone, Refusal, Result, Weight};
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +98,17 @@ impl MagnitudePruner {
     }
 
     select_setters!();
+
+    /// Whether a leaf certainly takes no more bytes once it is pruned.
+    fn shrinks<T: Float>(&self, leaf: &Leaf<T>) -> Result<bool, Fault> {
+        Ok(match self.amount {
+            Amount::Threshold(t) => unstructured::shrinks(leaf, unstructured::least::<T>(t))?,
+            Amount::Sparsity(fraction) => leaf.shrinks_by(unstructured::newly(leaf, fraction)),
+            // Of entries that are pruned already, nobody knows yet where they lie.
+            Amount::Pattern { n, m } => !leaf.is_pruned() && leaf.shrinks_by(leaf.len() / m * (m - n)),
+            Amount::Channels(_) => false,
+        })
+    }
 }
 
 impl From<f64> for MagnitudePruner {
@@ -181,7 +194,7 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }
-        let before = weight.clone();
+        let before = unstructured::kept_unless(&weight, |leaf| self.shrinks(leaf))?;
         let stride = if weight.is_leaf() { weight.stride() } else { 1 };
         let after = match self.amount {
             Amount::Threshold(t) => weight.map_leaves(&mut |leaf| unstructured::by_threshold(leaf, t))?,
@@ -199,6 +212,6 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
             }
             Amount::Channels(fraction) => structured::rows(weight, fraction)?,
         };
-        Ok(Outcome::smaller(before, after))
+        Ok(unstructured::outcome(before, after))
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct Cut {
 impl Selection {
     /// Of the value below which `rank` values lie.
     pub fn new<T: Kernels>(rank: u64) -> Self {
-        Self { prefix: 0, open: T::MAGNITUDE_BITS, rank }
+        Self { prefix: 0, open: T::BITS, rank }
     }
 
     fn digit(&self) -> u32 {
@@ -49,7 +49,7 @@ impl Selection {
         let shift = self.open - digit;
         let mut counts = vec![0_u64; 1 << digit];
         for x in values {
-            let bits = x.magnitude();
+            let bits: u64 = x.magnitude().into();
             if bits >> self.open == self.prefix {
                 counts[(bits >> shift & ((1 << digit) - 1)) as usize] += 1;
             }
@@ -86,6 +86,7 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::prune::Magnitude;
     use proptest::prelude::*;
 
     fn cut<T: Kernels + Copy>(values: &[T], rank: usize) -> Cut {
@@ -109,7 +110,7 @@ mod tests {
             let expected = sorted[rank];
             let below = sorted.iter().filter(|x| **x < expected).count();
             let found = cut(&floats, rank);
-            prop_assert_eq!(found, Cut { magnitude: expected.magnitude(), ties: (rank - below) as u64 });
+            prop_assert_eq!(found, Cut { magnitude: u64::from(expected.magnitude()), ties: (rank - below) as u64 });
             let doubles: Vec<f64> = floats.iter().map(|x| f64::from(*x)).collect();
             prop_assert_eq!(cut(&doubles, rank).magnitude, f64::from(expected).magnitude());
         }

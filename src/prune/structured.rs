@@ -1,28 +1,25 @@
 //! Patterns: N of every M entries along the inputs, and whole output rows.
 
-use crate::weight::{Leaf, Node, groups};
+use crate::kernels::prune::{extract, largest_keys_of_groups};
+use crate::weight::{Block, Leaf, Node};
 use crate::{Fault, Float, Weight};
 
 /// Keeps the `n` largest of every `m` entries that are neighbours along the input axis (`stride` apart in a
 /// row). Entries that are pruned already count as the smallest; of equals, the first are pruned first.
 pub(super) fn n_of_m<T: Float>(leaf: Leaf<T>, n: usize, m: usize, stride: usize) -> Result<Leaf<T>, Fault> {
-    leaf.restrict(m * stride, |block| {
-        let start = block.range.start;
-        let dense = block.dense();
-        let kept = |i: usize| block.mask.is_none_or(|mask| mask.has(start + i));
-        let mut keep = vec![true; block.range.len()];
-        let mut places = Vec::with_capacity(m);
-        for group in groups(block.range.len(), m, stride) {
-            places.clear();
-            places.extend(group);
-            // Stable: of equals, the first stays first.
-            places.sort_by(|a, b| {
-                let key = |i: usize| (kept(i), dense[i].abs());
-                key(*a).partial_cmp(&key(*b)).unwrap_or(std::cmp::Ordering::Equal)
-            });
-            places[..m - n].iter().for_each(|i| keep[*i] = false);
+    leaf.restrict_bits(m * stride, |block: &Block<'_, T>, bits: &mut [u64]| {
+        let Some(mask) = block.mask else {
+            return Ok(T::largest_of_groups(&block.kept, n, m, stride, bits));
+        };
+        // Keys of kept entries are one more than their magnitudes, to rank above those of pruned ones.
+        let mut keys = vec![0; block.range.len()];
+        for (i, x) in block.positions().zip(&*block.kept) {
+            keys[i - block.range.start] = 1 + x.magnitude().into();
         }
-        Ok(block.positions().map(|i| keep[i - start]).collect())
+        let mut chosen = vec![0; keys.len().div_ceil(64)];
+        largest_keys_of_groups(&keys, n, m, stride, &mut chosen);
+        extract(&chosen, mask.words(block.range.clone()), bits);
+        Ok(block.kept.iter().all(|x| x.is_finite()))
     })
 }
 

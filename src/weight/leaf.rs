@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 /// Entries that are decoded at a time: small enough to stay in a core's cache.
-const BLOCK: usize = 1 << 16;
+pub(super) const BLOCK: usize = 1 << 16;
 
 /// One matrix of a [`Weight`](crate::Weight), `[rows, cols]` = `[out, in]`.
 ///
@@ -246,9 +246,7 @@ impl<T: Float> Leaf<T> {
 
     /// The cut itself.
     pub(crate) fn ranges(&self, align: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
-        let unit = align.max(1) * (64 / gcd(align.max(1), 64));
-        let size = unit * (BLOCK / unit).max(1);
-        let n = self.len();
+        let (size, n) = (run_length(align, BLOCK), self.len());
         (0..n.div_ceil(size)).map(move |i| i * size..((i + 1) * size).min(n))
     }
 
@@ -323,60 +321,12 @@ impl<T: Float> Leaf<T> {
         Ok(Self { coding: Coding::Float(values), ..leaf })
     }
 
-    /// Prunes: of the entries that are kept, keeps those for which `keep` says so. It gets the flat position
-    /// (row-major) and the value, of codes the one they stand for.
-    ///
-    /// ```
-    /// use bantam::{Tensor, Weight};
-    ///
-    /// let weight = Weight::from(Tensor::new(&[2, 2], vec![1.0_f32, -2.0, -3.0, 4.0])?);
-    /// let positive = weight.map_leaves(&mut |leaf| leaf.retain(|_, x| x > 0.0)).unwrap();
-    /// assert_eq!(positive.to_dense()?.as_slice(), [1.0, 0.0, 0.0, 4.0]);
-    /// assert!(positive.form().pruned);
-    /// # Ok::<(), bantam::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Fault::NotFinite`] when an entry is NaN or infinite, [`Fault::Io`] when values cannot be read.
-    pub fn retain(self, keep: impl Fn(usize, T) -> bool + Sync + Send) -> Result<Self, Fault> {
-        self.restrict(1, |block| Ok(block.positions().zip(&*block.kept).map(|(i, x)| keep(i, *x)).collect()))
-    }
-
     /// The first entry that is NaN or infinite is an error.
     pub(crate) fn check_finite(block: &Block<'_, T>) -> Result<(), Fault> {
         match block.positions().zip(block.kept.iter()).find(|(_, x)| !x.is_finite()) {
             Some((index, x)) => Err(Fault::NotFinite { index, value: x.to_string() }),
             None => Ok(()),
         }
-    }
-
-    /// Moves along the support axis only: of the kept entries, keeps those that `keep` says. `keep` gets a
-    /// run of kept entries and says true or false for each, in order.
-    pub(crate) fn restrict(
-        self,
-        align: usize,
-        keep: impl Fn(&Block<'_, T>) -> Result<Vec<bool>, Fault> + Sync + Send,
-    ) -> Result<Self, Fault> {
-        let leaf = self.settled()?;
-        let mask = leaf.mask()?;
-        let parts = leaf.map_blocks(mask.as_deref(), align, |block| {
-            Self::check_finite(&block)?;
-            let flags = keep(&block)?;
-            debug_assert_eq!(flags.len(), block.kept.len());
-            let mut words = vec![0_u64; block.range.len().div_ceil(64)];
-            for (i, on) in block.positions().zip(&flags) {
-                let at = i - block.range.start;
-                words[at / 64] |= u64::from(*on) << (at % 64);
-            }
-            Ok((words, flags))
-        })?;
-        let (words, flags): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
-        let new = Mask::new(words.concat(), leaf.len());
-        if new.kept() == leaf.kept() {
-            return Ok(leaf);
-        }
-        let coding = leaf.coding.retain(&flags)?;
-        Ok(Self { support: Support::Kept(Arc::new(new)), coding, ..leaf })
     }
 
     /// The same leaf with numbers for kept entries only; a copy is made only where zeros stand for pruned
@@ -486,8 +436,8 @@ impl<T: Float> Leaf<T> {
         };
         let coding = match (&self.support, &mask) {
             (Support::Zeros(_), Some(mask)) => {
-                let flags = self.map_ranges(1, |range| Ok(range.map(|i| mask.has(i)).collect()))?;
-                coding.retain(&flags)?
+                let runs = self.map_ranges(1, Ok)?;
+                coding.retain(runs.into_iter().map(|run| (run.len(), mask.words(run))))?
             }
             _ => coding,
         };
@@ -500,32 +450,6 @@ impl<T: Float> Coding<T> {
         match self {
             Self::Float(values) => values.stored_bytes(),
             Self::Affine(affine) => affine.stored_bytes(),
-        }
-    }
-
-    /// Keeps the entries with a true flag.
-    fn retain(self, flags: &[Vec<bool>]) -> Result<Self, Fault> {
-        match self {
-            Self::Float(values) => {
-                let dtype = values.dtype();
-                let mut data = values.into_vec()?;
-                let mut flags = flags.iter().flatten();
-                data.retain(|_| flags.next().is_some_and(|f| *f));
-                data.shrink_to_fit();
-                Ok(Self::Float(Values::selected(data, dtype)))
-            }
-            Self::Affine(affine) => {
-                let mut packer = Packer::new(affine.bits());
-                let mut at = 0;
-                for flags in flags {
-                    let mut codes = affine.codes.unpack(at..at + flags.len())?;
-                    at += flags.len();
-                    let mut flags = flags.iter();
-                    codes.retain(|_| flags.next().is_some_and(|f| *f));
-                    packer.extend(&codes);
-                }
-                Ok(Self::Affine(Affine { codes: packer.finish(), ..affine }))
-            }
         }
     }
 }
@@ -556,6 +480,9 @@ fn scatter<E: Copy + Default>(
     out
 }
 
-fn gcd(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { gcd(b, a % b) }
+/// The length of a run of about `target` entries: a multiple of `align` and of 64.
+pub(super) fn run_length(align: usize, target: usize) -> usize {
+    let align = align.max(1);
+    let unit = align << 6_u32.saturating_sub(align.trailing_zeros());
+    unit * (target / unit).max(1)
 }

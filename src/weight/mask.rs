@@ -1,9 +1,15 @@
 //! [`Mask`]: which entries of a leaf are kept.
 
+use super::storage::MaskForm;
+use crate::kernels::cpu::fast;
+use crate::parallel;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 /// Entries whose kept count is known in advance, so that `rank` looks at a few words only.
 const RANK_WORDS: usize = 8;
+/// Words that one thread counts at a time.
+const PART: usize = 1 << 10;
 
 /// A bit for each entry, row-major, least significant first, with counts for random access.
 #[derive(Clone)]
@@ -12,6 +18,8 @@ pub(crate) struct Mask {
     len: usize,
     /// `ranks[i]`: kept entries before word `i * RANK_WORDS`; one more at the end: all of them.
     ranks: Vec<usize>,
+    /// The smallest stored form, for the `(cols, stride)` that it was asked for first: those of the leaf.
+    form: OnceLock<(usize, usize, MaskForm)>,
 }
 
 impl std::fmt::Debug for Mask {
@@ -25,14 +33,29 @@ impl Mask {
     pub fn new(words: Vec<u64>, len: usize) -> Self {
         debug_assert_eq!(words.len(), len.div_ceil(64));
         debug_assert!(len.is_multiple_of(64) || words.last().is_none_or(|w| w >> (len % 64) == 0));
-        let mut ranks = Vec::with_capacity(words.len() / RANK_WORDS + 2);
+        let count = |words: &[u64]| -> usize {
+            fast(
+                #[inline(always)]
+                || words.iter().map(|w| w.count_ones() as usize).sum(),
+            )
+        };
+        let parts = words.len().div_ceil(PART);
+        let part = |p: usize| &words[p * PART..words.len().min((p + 1) * PART)];
         let mut total = 0;
-        for group in words.chunks(RANK_WORDS) {
-            ranks.push(total);
-            total += group.iter().map(|w| w.count_ones() as usize).sum::<usize>();
+        let mut before = parallel::map(parts, |p| count(part(p)));
+        for n in &mut before {
+            (*n, total) = (total, total + *n);
         }
-        ranks.push(total);
-        Self { words, len, ranks }
+        let groups = words.len().div_ceil(RANK_WORDS);
+        let mut ranks = vec![total; groups + 1];
+        parallel::for_each_chunk(&mut ranks[..groups], PART / RANK_WORDS, |p, ranks| {
+            let mut rank = before[p];
+            for (slot, group) in ranks.iter_mut().zip(part(p).chunks(RANK_WORDS)) {
+                *slot = rank;
+                rank += count(group);
+            }
+        });
+        Self { words, len, ranks, form: OnceLock::new() }
     }
 
     /// From the bitmask of a file. Bits past `len` are ignored.
@@ -56,18 +79,27 @@ impl Mask {
 
     /// A byte for each eight entries.
     pub fn to_le_bytes(&self) -> Vec<u8> {
-        let mut bytes: Vec<u8> = self.words.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut bytes = vec![0; self.words.len() * 8];
+        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&self.words) {
+            *bytes = word.to_le_bytes();
+        }
         bytes.truncate(self.len.div_ceil(8));
         bytes
     }
 
-    /// A bit for each entry, least significant first.
-    pub fn words(&self) -> &[u64] {
-        &self.words
-    }
-
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// The bits of the entries in `range`, which starts at a multiple of 64 and ends at one or with the mask.
+    pub fn words(&self, range: Range<usize>) -> &[u64] {
+        &self.words[range.start / 64..range.end.div_ceil(64)]
+    }
+
+    /// Its smallest stored form for rows of `cols` entries, made at most once.
+    pub fn stored_form(&self, cols: usize, stride: usize, make: impl Fn() -> MaskForm) -> MaskForm {
+        let (known_cols, known_stride, form) = self.form.get_or_init(|| (cols, stride, make()));
+        if (*known_cols, *known_stride) == (cols, stride) { form.clone() } else { make() }
     }
 
     pub fn kept(&self) -> usize {

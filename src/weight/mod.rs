@@ -14,6 +14,7 @@ mod leaf;
 mod mask;
 mod parts;
 mod product;
+mod restrict;
 mod storage;
 mod values;
 
@@ -29,7 +30,6 @@ pub(crate) use grid::Grid;
 pub(crate) use leaf::{Block, Coding, Support};
 pub(crate) use mask::Mask;
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
-pub(crate) use storage::groups;
 pub(crate) use values::{Values, for_each_chunk};
 
 use crate::{DType, Error, Fault, Float, Result, Tensor};

@@ -14,7 +14,7 @@
 use super::bytes::Bytes;
 use super::mask::Mask;
 use super::parts::PartKind;
-use crate::{DType, Fault};
+use crate::{DType, Fault, kernels};
 use serde::{Deserialize, Serialize};
 
 /// A stored mask describes at most this many entries a byte, so that a small file cannot ask for much
@@ -170,19 +170,9 @@ impl StoredMask {
 
     /// The smallest form for `mask`.
     pub fn form(mask: &Mask, rows: usize, cols: usize, stride: usize) -> Choice {
-        let kept = mask.kept();
-        let mut forms = vec![MaskForm::Bitmask { kept }, MaskForm::Csr { kept }];
-        for m in GROUPS {
-            if let Some(n) = uniform_groups(mask, cols, m, stride) {
-                forms.insert(0, MaskForm::Nm { n, m, stride });
-            }
-        }
-        // `min_by_key` takes the first of equals.
-        forms
-            .into_iter()
-            .filter_map(|form| form.parts(rows, cols).map(|parts| Choice { form, parts }))
-            .min_by_key(Choice::bytes)
-            .unwrap_or(Choice { form: MaskForm::Bitmask { kept }, parts: Vec::new() })
+        let form = mask.stored_form(cols, stride, || smallest(mask, rows, cols, stride));
+        let parts = form.parts(rows, cols).unwrap_or_default();
+        Choice { form, parts }
     }
 
     /// `mask` in its smallest form.
@@ -292,14 +282,26 @@ fn read_le(bytes: &[u8], dtype: DType) -> Vec<usize> {
 
 /// The flat positions of each group of `m` places that lie `stride` apart, group by group. `stride * m`
 /// divides the row, so groups never cross rows.
-pub(crate) fn groups(
-    len: usize,
-    m: usize,
-    stride: usize,
-) -> impl Iterator<Item = impl Iterator<Item = usize>> {
+fn groups(len: usize, m: usize, stride: usize) -> impl Iterator<Item = impl Iterator<Item = usize>> {
     let span = m * stride;
     (0..len / span.max(1))
         .flat_map(move |s| (0..stride).map(move |k| (0..m).map(move |t| s * span + t * stride + k)))
+}
+
+fn smallest(mask: &Mask, rows: usize, cols: usize, stride: usize) -> MaskForm {
+    let kept = mask.kept();
+    let mut forms = vec![MaskForm::Bitmask { kept }, MaskForm::Csr { kept }];
+    for m in GROUPS {
+        if let Some(n) = uniform_groups(mask, cols, m, stride) {
+            forms.insert(0, MaskForm::Nm { n, m, stride });
+        }
+    }
+    // `min_by_key` takes the first of equals.
+    forms
+        .into_iter()
+        .filter_map(|form| form.parts(rows, cols).map(|parts| Choice { form, parts }))
+        .min_by_key(Choice::bytes)
+        .map_or(MaskForm::Bitmask { kept }, |choice| choice.form)
 }
 
 /// How many entries every group of `m` keeps, where they all keep the same number.
@@ -312,7 +314,12 @@ fn uniform_groups(mask: &Mask, cols: usize, m: usize, stride: usize) -> Option<u
         return None;
     }
     let n = mask.kept() / (mask.len() / m);
-    groups(mask.len(), m, stride).all(|group| group.filter(|i| mask.has(*i)).count() == n).then_some(n)
+    let all = if stride == 1 {
+        kernels::prune::uniform_groups(mask.words(0..mask.len()), mask.len(), m, n)
+    } else {
+        groups(mask.len(), m, stride).all(|group| group.filter(|i| mask.has(*i)).count() == n)
+    };
+    all.then_some(n)
 }
 
 fn binomial(n: usize, k: usize) -> u64 {

@@ -111,6 +111,17 @@ impl<T: Float> Values<T> {
         }
     }
 
+    /// The values and their precision, where they are in memory and nobody else holds them.
+    pub fn into_own(self) -> Result<(Vec<T>, DType), Self> {
+        match self {
+            Self::Owned { data, dtype } => match Arc::try_unwrap(data) {
+                Ok(own) => Ok((own, dtype)),
+                Err(data) => Err(Self::Owned { data, dtype }),
+            },
+            raw => Err(raw),
+        }
+    }
+
     /// The same values, in memory and, unless that would round them, as `T`.
     pub fn load(&self) -> Result<Self, Fault> {
         match self {
