@@ -117,7 +117,7 @@ fn recipes() -> Vec<Recipe> {
             Ok(pipeline().finetune(tuner).run(student()?)?.model)
         }),
         Recipe::new("all four: factorize, prune, distil, quantize", |b| {
-            let teach = || Distiller::new(b.teacher, b.train).temperature(2.0).cache_logits();
+            let teach = || Distiller::new(b.teacher, b.train).alpha(0.5).temperature(2.0).cache_logits();
             b.compress(
                 pipeline()
                     .factorize(LowRankFactorizer::rank(48).only("fc1.*"))

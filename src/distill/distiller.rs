@@ -1,6 +1,7 @@
 //! Knowledge distillation: "Distilling the Knowledge in a Neural Network", arXiv 1503.02531.
 
 use super::fit::{checked, fetch, fit};
+use super::settings::setters;
 use super::{Settings, Student, Teacher, TrainStep, Training};
 use crate::nn::{
     Batch, Dataset, Input, Loss, Optimizer, Schedule, Target, cross_entropy, kl_divergence, unbox,
@@ -66,6 +67,8 @@ impl<T: Float> fmt::Debug for Distiller<'_, T> {
     }
 }
 
+setters!(Distiller);
+
 impl<'a, T: Float> Distiller<'a, T> {
     /// Learns what `teacher` says of the samples of `train`.
     pub fn new(teacher: &'a dyn Teacher<T>, train: &'a dyn Dataset<T>) -> Self {
@@ -101,64 +104,6 @@ impl<'a, T: Float> Distiller<'a, T> {
 
     pub(super) fn new_student(&self) -> Option<&Model<T>> {
         self.student.as_ref()
-    }
-
-    /// Passes over the data.
-    pub fn epochs(mut self, epochs: usize) -> Self {
-        self.settings.epochs = epochs;
-        self
-    }
-
-    /// Samples of one step; the last batch of an epoch may be smaller.
-    pub fn batch_size(mut self, samples: usize) -> Self {
-        self.settings.batch_size = samples;
-        self
-    }
-
-    /// Rate of a step, before the schedule.
-    pub fn rate(mut self, rate: f64) -> Self {
-        self.settings.rate = rate;
-        self
-    }
-
-    /// Optimizer of the student that a pipeline makes of a model. A student given to [`fit`](Self::fit) has
-    /// its own.
-    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
-        self.settings.optimizer = optimizer.into();
-        self
-    }
-
-    /// How the rate changes.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.settings.schedule = schedule;
-        self
-    }
-
-    /// Seed of the order of the samples and of dropout.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.seed = seed;
-        self
-    }
-
-    /// Measures the accuracy on `data` after each epoch.
-    pub fn validate_on(mut self, data: &'a dyn Dataset<T>) -> Self {
-        self.settings.validation = Some(data);
-        self
-    }
-
-    /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the student or
-    /// change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early with
-    /// [`ControlFlow::Break`].
-    pub fn after_step(
-        mut self,
-        hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError> + Send + Sync + 'a,
-    ) -> Self {
-        self.settings.after_step = Some(Arc::new(hook));
-        self
-    }
-
-    pub(crate) fn settings(&self) -> &Settings<'a, T> {
-        &self.settings
     }
 
     /// Whether every setting is in its range.

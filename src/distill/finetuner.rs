@@ -1,4 +1,5 @@
 use super::fit::{checked, fit};
+use super::settings::setters;
 use super::{Settings, Student, TrainStep, Training};
 use crate::nn::{Batch, Dataset, Optimizer, Schedule, Target, cross_entropy, mean_squared_error};
 use crate::{BoxError, Error, Float, Invalid, Result, Tensor};
@@ -49,68 +50,12 @@ impl<T: Float> fmt::Debug for FineTuner<'_, T> {
     }
 }
 
+setters!(FineTuner);
+
 impl<'a, T: Float> FineTuner<'a, T> {
     /// Learns from the labels or the values of `train`.
     pub fn new(train: &'a dyn Dataset<T>) -> Self {
         Self { settings: Settings::new(train) }
-    }
-
-    /// Passes over the data.
-    pub fn epochs(mut self, epochs: usize) -> Self {
-        self.settings.epochs = epochs;
-        self
-    }
-
-    /// Samples of one step; the last batch of an epoch may be smaller.
-    pub fn batch_size(mut self, samples: usize) -> Self {
-        self.settings.batch_size = samples;
-        self
-    }
-
-    /// Rate of a step, before the schedule.
-    pub fn rate(mut self, rate: f64) -> Self {
-        self.settings.rate = rate;
-        self
-    }
-
-    /// Optimizer of the student that a pipeline makes of a model. A student given to [`fit`](Self::fit) has
-    /// its own.
-    pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
-        self.settings.optimizer = optimizer.into();
-        self
-    }
-
-    /// How the rate changes.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.settings.schedule = schedule;
-        self
-    }
-
-    /// Seed of the order of the samples and of dropout.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.settings.seed = seed;
-        self
-    }
-
-    /// Measures the accuracy on `data` after each epoch.
-    pub fn validate_on(mut self, data: &'a dyn Dataset<T>) -> Self {
-        self.settings.validation = Some(data);
-        self
-    }
-
-    /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the student or
-    /// change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early with
-    /// [`ControlFlow::Break`].
-    pub fn after_step(
-        mut self,
-        hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError> + Send + Sync + 'a,
-    ) -> Self {
-        self.settings.after_step = Some(Arc::new(hook));
-        self
-    }
-
-    pub(crate) fn settings(&self) -> &Settings<'a, T> {
-        &self.settings
     }
 
     /// Whether every setting is in its range.

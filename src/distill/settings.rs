@@ -62,3 +62,72 @@ impl<'a, T: Float> Settings<'a, T> {
             .field("after_step", &self.after_step.is_some());
     }
 }
+
+/// What both kinds of training let a user set, of their field `settings`.
+macro_rules! setters {
+    ($training:ident) => {
+        impl<'a, T: Float> $training<'a, T> {
+            /// Passes over the data.
+            pub fn epochs(mut self, epochs: usize) -> Self {
+                self.settings.epochs = epochs;
+                self
+            }
+
+            /// Samples of one step; the last batch of an epoch may be smaller.
+            pub fn batch_size(mut self, samples: usize) -> Self {
+                self.settings.batch_size = samples;
+                self
+            }
+
+            /// Rate of a step, before the schedule.
+            pub fn rate(mut self, rate: f64) -> Self {
+                self.settings.rate = rate;
+                self
+            }
+
+            /// Optimizer of the student that a pipeline makes of a model. A student given to [`fit`](Self::fit) has
+            /// its own.
+            pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
+                self.settings.optimizer = optimizer.into();
+                self
+            }
+
+            /// How the rate changes.
+            pub fn schedule(mut self, schedule: Schedule) -> Self {
+                self.settings.schedule = schedule;
+                self
+            }
+
+            /// Seed of the order of the samples and of dropout.
+            pub fn seed(mut self, seed: u64) -> Self {
+                self.settings.seed = seed;
+                self
+            }
+
+            /// Measures the accuracy on `data` after each epoch.
+            pub fn validate_on(mut self, data: &'a dyn Dataset<T>) -> Self {
+                self.settings.validation = Some(data);
+                self
+            }
+
+            /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the student or
+            /// change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early with
+            /// [`ControlFlow::Break`].
+            pub fn after_step(
+                mut self,
+                hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError>
+                + Send
+                + Sync
+                + 'a,
+            ) -> Self {
+                self.settings.after_step = Some(Arc::new(hook));
+                self
+            }
+
+            pub(crate) fn settings(&self) -> &Settings<'a, T> {
+                &self.settings
+            }
+        }
+    };
+}
+pub(super) use setters;
