@@ -125,14 +125,14 @@ fn integer_step<const R: usize, const B: usize>(
     }
 }
 
-/// Rows as whole vectors.
-type Vectors<'a, T, const L: usize, const R: usize> = [&'a [[T; L]]; R];
+/// The whole vectors of some rows.
+type Whole<'a, T, const L: usize, const R: usize> = [&'a [[T; L]]; R];
 
 /// Rows as whole vectors, all as many, and what is left over, filled up with zeros.
 #[inline(always)]
 fn split<T: Copy + Default, const L: usize, const R: usize>(
     rows: [&[T]; R],
-) -> (Vectors<'_, T, L, R>, Option<[[T; L]; R]>) {
+) -> (Whole<'_, T, L, R>, Option<[[T; L]; R]>) {
     let len = rows[0].len();
     let whole = rows.map(|row| &row[..len].as_chunks::<L>().0[..len / L]);
     let tail = (!len.is_multiple_of(L)).then(|| {

@@ -144,8 +144,8 @@ pub fn floats(w: Rows<'_, f32>, x: Rows<'_, f32>, shape: [usize; 3], c: &mut [f3
     choose!(Floats, PlainFloats, direct(w, x, shape, c));
 }
 
-/// The same for weights that are codes of a byte, and inputs within +-255. `k` is at most [`EXACT`], and what `c`
-/// holds leaves room.
+/// The same for codes of a byte with integers within +-255. `k` is at most [`EXACT`], and what `c` holds
+/// leaves room.
 pub fn codes(w: Rows<'_, u8>, x: Rows<'_, i16>, shape: [usize; 3], c: &mut [i32]) {
     debug_assert!(shape[1] <= EXACT);
     choose!(Bytes, PlainBytes, direct(w, x, shape, c));
@@ -398,14 +398,18 @@ mod tests {
     #[test]
     fn the_longest_sums_of_the_largest_values_are_exact() {
         let (w, x) = (vec![255_i16; EXACT], vec![-255_i16; EXACT]);
+        let panels = Panels::new(Rows::new(&x, EXACT), EXACT, 1, EXACT);
+        let mut sum = 0;
+        blocked_integers(
+            |_, columns, to| to.copy_from_slice(&w[columns]),
+            &panels,
+            1,
+            |_, sums| sum += sums[0],
+        );
+        assert_eq!(sum, -(EXACT as i32) * 255 * 255);
         let mut c = [0];
-        let fill = |_: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(&w[columns]);
-        blocked_integers(fill, &Panels::new(Rows::new(&x, EXACT), EXACT, 1, EXACT), 1, |_, sums| {
-            c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
-        });
+        codes(Rows::new(&[255; EXACT], EXACT), Rows::new(&x, EXACT), [1, EXACT, 1], &mut c);
         assert_eq!(c, [-(EXACT as i32) * 255 * 255]);
-        codes(Rows::new(&vec![255; EXACT], EXACT), Rows::new(&w, EXACT), [1, EXACT, 1], &mut c);
-        assert_eq!(c, [0]);
     }
 
     #[test]
