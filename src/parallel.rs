@@ -48,6 +48,14 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
     results.into_iter().flatten().collect()
 }
 
+/// Both results, of work that may be done at the same time.
+pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
+    #[cfg(feature = "threads")]
+    return rayon::join(a, b);
+    #[cfg(not(feature = "threads"))]
+    return (a(), b());
+}
+
 /// `f` of each item.
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
     #[cfg(feature = "threads")]
@@ -59,6 +67,13 @@ pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);
+    if values.len() <= size {
+        // No reason to wake other threads.
+        if !values.is_empty() {
+            f(0, values);
+        }
+        return;
+    }
     #[cfg(feature = "threads")]
     values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     #[cfg(not(feature = "threads"))]

@@ -37,6 +37,18 @@ fn avx2<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// That the CPU has AVX2 and what comes with it: only [`new`](Self::new) makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx2(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx2 {
+    pub fn new() -> Option<Self> {
+        has_avx2().then_some(Self(()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -7,7 +7,7 @@ use crate::format::{AtomicFile, Stream, check_metadata, header_bound, name_file}
 use crate::log::Log;
 use crate::model::{Content, Model, Outline, WeightInfo};
 use crate::report::{Report, WeightReport};
-use crate::{Error, Float, Refusal, Result, Weight};
+use crate::{Error, Float, Refusal, Result, Weight, parallel};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -73,31 +73,31 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     let mut stream = Stream::new(&mut file, space, model.metadata().clone(), model.graph().cloned());
     let (mut rows, mut bytes_after) = (Vec::new(), 0);
     let of = model.len();
-    for (i, (info, content)) in model.contents().enumerate() {
-        let content = match content {
-            Content::Carried(dtype, bytes) => {
-                rows.push(WeightReport::carried(info, *dtype, bytes.len()));
-                content.clone()
-            }
-            Content::Weight(weight) => {
-                let before = weight.stored_bytes();
-                let weight = through(&ready, info, (**weight).clone(), &planned, &logs)?;
-                rows.push(WeightReport::new(info, Some(before), &weight));
-                Content::Weight(Arc::new(weight))
-            }
-        };
+    // The previous weight is written while the next one is compressed.
+    let mut before: Option<(WeightInfo, Content<T>)> = None;
+    let mut next = model.contents();
+    for done in 0.. {
+        let now = next.next();
+        let (written, compressed) = parallel::join(
+            || match &before {
+                Some((info, content)) => stream.add(info, content).map_err(|e| name_file(e, path)),
+                None => Ok(()),
+            },
+            || now.map(|(info, content)| compress(&ready, info, content, &planned, &logs)).transpose(),
+        );
+        written?;
+        if let Some(last) = logs.last()
+            && before.is_some()
+        {
+            last.progress(done, of)?;
+        }
+        let Some((row, info, content)) = compressed? else { break };
+        rows.push(row);
         bytes_after += match &content {
             Content::Weight(weight) => weight.stored_bytes(),
             Content::Carried(_, bytes) => bytes.len(),
         };
-        let info = match &content {
-            Content::Weight(weight) => WeightInfo::new(Arc::clone(&info.name), info.kind, weight.shape()),
-            Content::Carried(..) => info.clone(),
-        };
-        stream.add(&info, &content).map_err(|e| name_file(e, path))?;
-        if let Some(last) = logs.last() {
-            last.progress(i + 1, of)?;
-        }
+        before = Some((info, content));
     }
     if let Some(graph) = model.graph() {
         // A step may have changed a shape: such a file could not be opened again.
@@ -118,6 +118,28 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
         (step.step.name().to_owned(), record, bytes, if i == last { seconds } else { 0.0 })
     });
     Ok(assemble(rows, bytes_before, bytes_after, steps.collect()))
+}
+
+/// An entry of the model as it will be written, and its row of the report.
+fn compress<T: Float>(
+    ready: &[Ready<'_, T>],
+    info: &WeightInfo,
+    content: &Content<T>,
+    planned: &[Outline],
+    logs: &[Log<'_>],
+) -> Result<(WeightReport, WeightInfo, Content<T>)> {
+    match content {
+        Content::Carried(dtype, bytes) => {
+            Ok((WeightReport::carried(info, *dtype, bytes.len()), info.clone(), content.clone()))
+        }
+        Content::Weight(weight) => {
+            let before = weight.stored_bytes();
+            let weight = through(ready, info, (**weight).clone(), planned, logs)?;
+            let row = WeightReport::new(info, Some(before), &weight);
+            let info = WeightInfo::new(Arc::clone(&info.name), info.kind, weight.shape());
+            Ok((row, info, Content::Weight(Arc::new(weight))))
+        }
+    }
 }
 
 /// One weight through all steps that take it.

@@ -2,7 +2,9 @@
 
 use super::grid::Scheme;
 use super::range::Range;
-use crate::weight::{Affine, Coding, Granularity, Grid, Leaf, Packer, Values};
+use crate::kernels::memory;
+use crate::kernels::quantize::{encode_runs, ends, pack};
+use crate::weight::{Affine, Block, Codes, Coding, Granularity, Grid, Leaf, Mask, Values};
 use crate::{Fault, Float};
 
 /// Codes the kept entries of `leaf`; its support stays as it is.
@@ -10,51 +12,111 @@ pub(super) fn encode<T: Float>(
     leaf: Leaf<T>,
     scheme: Scheme,
     granularity: Granularity,
-    range: Range,
+    how: Range,
 ) -> Result<Leaf<T>, Fault> {
     let leaf = leaf.settled()?;
     let mask = leaf.mask()?;
     let mask = mask.as_deref();
     let run = granularity.block(leaf.rows(), leaf.cols()).max(1);
     let whole = match granularity {
-        Granularity::Tensor => {
-            leaf.map_blocks(mask, 1, |block| Leaf::check_finite(&block))?;
-            Some(range.fit(scheme, &leaf.read_kept(0..leaf.len(), mask)?))
-        }
+        Granularity::Tensor => Some(whole(&leaf, mask, scheme, how)?),
         _ => None,
     };
     // A run never crosses two blocks, unless one range serves them all.
     let align = if whole.is_some() { 1 } else { run };
-    let blocks = leaf.map_blocks(mask, align, |block| {
-        let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
-        let first = rank(block.range.start);
-        let mut codes = Vec::with_capacity(block.kept.len());
-        let mut grids = Vec::new();
-        if let Some(grid) = whole {
-            codes.extend(block.kept.iter().map(|x| grid.code(*x)));
-            return Ok((codes, grids));
-        }
-        Leaf::check_finite(&block)?;
-        for start in block.range.clone().step_by(run) {
-            let values = &block.kept[rank(start) - first..rank(start + run) - first];
-            let grid = range.fit(scheme, values);
-            codes.extend(values.iter().map(|x| grid.code(*x)));
-            grids.push(grid);
-        }
-        Ok((codes, grids))
-    })?;
-    let mut packer = Packer::new(scheme.bits);
-    let mut grids: Vec<Grid<T>> = whole.into_iter().collect();
-    for (codes, own) in blocks {
-        packer.extend(&codes);
-        grids.extend(own);
-    }
-    let zero = (!scheme.has_middle_zero()).then(|| {
-        let mut packer = Packer::new(scheme.bits);
-        packer.extend(&grids.iter().map(|g| g.zero).collect::<Vec<_>>());
-        packer.finish()
+    let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
+    // Blocks of a dense leaf begin at whole bytes; those of kept entries anywhere.
+    let bits = if mask.is_none() { scheme.bits } else { 8 };
+    let packed = |codes: usize| Codes::packed_bytes(bits, codes).ok_or(TOO_LARGE);
+    let room = memory::reserve(packed(leaf.kept())?).map_err(|_| TOO_LARGE)?;
+    let pieces = leaf.ranges(align).map(|range| {
+        let kept = rank(range.end) - rank(range.start);
+        ((kept * usize::from(bits)).div_ceil(8), range)
     });
-    let scale = Values::new(grids.iter().map(|g| g.scale).collect());
-    let coding = Coding::Affine(Affine { granularity, scale, zero, codes: packer.finish() });
-    Ok(leaf.recoded(coding))
+    let (bytes, blocks) = memory::fill(room, pieces, |range, slot| {
+        leaf.with_block(range, mask, |block| {
+            memory::with_scratch(2 * block.kept.len(), |scratch| {
+                let (codes, packed) = scratch.split_at_mut(block.kept.len());
+                let grids = match whole {
+                    Some(grid) => {
+                        grid.steps().encode(&block.kept, codes);
+                        Vec::new()
+                    }
+                    None => {
+                        let starts = block.range.clone().step_by(run);
+                        let lens = starts.map(|start| rank(start + run) - rank(start));
+                        code_runs(scheme, how, &block.kept, lens, codes).ok_or_else(|| not_finite(&block))?
+                    }
+                };
+                if bits == 8 {
+                    slot.push(codes);
+                } else {
+                    let packed = &mut packed[..(codes.len() * usize::from(bits)).div_ceil(8)];
+                    pack::pack(bits, codes, packed);
+                    slot.push(packed);
+                }
+                Ok::<_, Fault>(grids)
+            })
+        })
+    })?;
+    let codes = match bits == scheme.bits {
+        true => Codes::from_packed(bits, leaf.kept(), bytes.into()),
+        false => Codes::pack(scheme.bits, &bytes),
+    };
+    let grids: Vec<(T, u8)> =
+        whole.iter().map(|g| (g.scale, g.zero)).chain(blocks.into_iter().flatten()).collect();
+    let zero = (!scheme.has_middle_zero()).then(|| {
+        let zeros: Vec<u8> = grids.iter().map(|g| g.1).collect();
+        Codes::pack(scheme.bits, &zeros)
+    });
+    let scale = Values::new(grids.iter().map(|g| g.0).collect());
+    Ok(leaf.recoded(Coding::Affine(Affine { granularity, scale, zero, codes })))
+}
+
+const TOO_LARGE: Fault = Fault::Form("its codes do not fit in memory");
+
+/// One grid for all kept entries.
+fn whole<T: Float>(
+    leaf: &Leaf<T>,
+    mask: Option<&Mask>,
+    scheme: Scheme,
+    range: Range,
+) -> Result<Grid<T>, Fault> {
+    let found = leaf.map_blocks(mask, 1, |block| ends(&block.kept).ok_or_else(|| not_finite(&block)))?;
+    let all = found.into_iter().fold((T::zero(), T::zero()), |a, b| (a.0.min(b.0), a.1.max(b.1)));
+    Ok(match range {
+        Range::MinMax => scheme.grid(all.0.widen(), all.1.widen()),
+        _ => range.fit(scheme, &leaf.read_kept(0..leaf.len(), mask)?, all),
+    })
+}
+
+/// Codes runs of values, and gives scale and zero point of each; `None` where one is NaN or infinite.
+fn code_runs<T: Float>(
+    scheme: Scheme,
+    range: Range,
+    values: &[T],
+    lens: impl ExactSizeIterator<Item = usize>,
+    codes: &mut [u8],
+) -> Option<Vec<(T, u8)>> {
+    let mut grids = Vec::with_capacity(lens.len());
+    if range == Range::MinMax {
+        let fit = |low: T, high: T| scheme.grid::<T>(low.widen(), high.widen()).steps();
+        return encode_runs(values, lens, fit, |steps| grids.push((steps.scale, steps.zero)), codes)
+            .then_some(grids);
+    }
+    let mut at = 0;
+    for len in lens {
+        let run = &values[at..at + len];
+        let grid = range.fit(scheme, run, ends(run)?);
+        grid.steps().encode(run, &mut codes[at..at + len]);
+        grids.push((grid.scale, grid.zero));
+        at += len;
+    }
+    Some(grids)
+}
+
+/// The fault of a block in which an entry is NaN or infinite.
+#[cold]
+fn not_finite<T: Float>(block: &Block<'_, T>) -> Fault {
+    Leaf::check_finite(block).err().unwrap_or(Fault::Form("its values change while they are read"))
 }

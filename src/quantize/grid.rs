@@ -17,6 +17,9 @@
 use crate::Float;
 use crate::weight::{Codes, Grid};
 
+/// `1.5 * 2^52`: a double of much smaller size is rounded to an integer by adding it, half to even.
+const ROUND: f64 = 6_755_399_441_055_744.0;
+
 /// Which codes a grid may use.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Scheme {
@@ -39,6 +42,7 @@ impl Scheme {
     }
 
     /// The grid for values from `low` to `high`.
+    #[inline]
     pub fn grid<T: Float>(self, low: f64, high: f64) -> Grid<T> {
         let (low, high) = (low.min(0.0), high.max(0.0));
         let steps = f64::from(self.max_code());
@@ -52,33 +56,28 @@ impl Scheme {
         }
         // Not (high - low) / steps: that overflows for the largest numbers.
         let scale: T = scale(high / steps - low / steps);
-        let zero = (-low / scale.widen()).round_ties_even().clamp(0.0, steps) as u8;
+        // Rounds half to even, as these are small numbers.
+        let zero = ((-low / scale.widen() + ROUND) - ROUND).clamp(0.0, steps) as u8;
         self.bounded(scale, zero)
     }
 
     /// The grid without codes that stand for more than the largest number: rounding the zero point puts
     /// the outermost code of one side up to half a step past the range, and rounding the scale a bit. There,
     /// at the very end of the number type, an error can reach a whole step.
+    #[inline]
     fn bounded<T: Float>(self, scale: T, zero: u8) -> Grid<T> {
         let (bits, centred) = (self.bits, self.has_middle_zero());
+        if Grid::is_far_from_overflow(scale) {
+            return Grid::new(bits, centred, scale, zero);
+        }
         let finite = |code: u8| crate::weight::value(scale, i16::from(zero), code).is_finite();
         let fits = Grid::<T>::ends(bits, centred).into_iter().all(finite);
         Grid::new(bits, centred, if fits { scale } else { scale * (T::one() - T::epsilon()) }, zero)
     }
 }
 
-/// Sum of the squared differences between `values` and what their codes stand for.
-pub(super) fn squared_error<T: Float>(grid: Grid<T>, values: &[T]) -> f64 {
-    values
-        .iter()
-        .map(|x| {
-            let e = x.widen() - grid.value(grid.code(*x)).widen();
-            e * e
-        })
-        .sum()
-}
-
 /// `wanted` in the number type: finite, and not so small that it rounds to zero.
+#[inline]
 fn scale<T: Float>(wanted: f64) -> T {
     if wanted == 0.0 {
         // Every value is 0: any scale is right.

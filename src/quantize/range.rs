@@ -1,6 +1,7 @@
 //! The range that a grid covers.
 
-use super::grid::{Scheme, squared_error};
+use super::grid::Scheme;
+use crate::kernels::quantize::{self as kernels, GRIDS};
 use crate::weight::Grid;
 use crate::{Float, Invalid, parallel};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,7 @@ pub enum Range {
     LeastSquares,
 }
 
-/// Fractions that [`Range::LeastSquares`] tries, and their distance.
+/// Fractions that [`Range::LeastSquares`] tries, a multiple of [`GRIDS`], and their distance.
 const CANDIDATES: usize = 80;
 const STEP: f64 = 0.01;
 /// Values that are summed at a time; fixed, so that the sum does not depend on threads.
@@ -41,26 +42,18 @@ impl Range {
         }
     }
 
-    /// The grid for `values`, which are finite.
-    pub(super) fn fit<T: Float>(self, scheme: Scheme, values: &[T]) -> Grid<T> {
-        let (low, high) = match self {
-            Self::Percentile(p) => percentile(values, p, scheme.symmetric),
-            Self::MinMax | Self::LeastSquares => min_max(values),
-        };
-        if self == Self::LeastSquares {
-            least_squares(scheme, values, low, high)
-        } else {
-            scheme.grid(low, high)
+    /// The grid for `values`, which lie between `low` and `high`.
+    pub(super) fn fit<T: Float>(self, scheme: Scheme, values: &[T], (low, high): (T, T)) -> Grid<T> {
+        let (low, high) = (low.widen(), high.widen());
+        match self {
+            Self::MinMax => scheme.grid(low, high),
+            Self::Percentile(p) => {
+                let (low, high) = percentile(values, p, scheme.symmetric);
+                scheme.grid(low, high)
+            }
+            Self::LeastSquares => least_squares(scheme, values, low, high),
         }
     }
-}
-
-fn min_max<T: Float>(values: &[T]) -> (f64, f64) {
-    let ends = parallel::map(values.len().div_ceil(BLOCK), |i| {
-        let block = &values[i * BLOCK..values.len().min((i + 1) * BLOCK)];
-        block.iter().fold((T::zero(), T::zero()), |(low, high), x| (low.min(*x), high.max(*x)))
-    });
-    ends.iter().fold((0.0, 0.0), |(low, high): (f64, f64), (a, b)| (low.min(a.widen()), high.max(b.widen())))
 }
 
 fn percentile<T: Float>(values: &[T], p: f64, symmetric: bool) -> (f64, f64) {
@@ -84,27 +77,46 @@ fn percentile<T: Float>(values: &[T], p: f64, symmetric: bool) -> (f64, f64) {
 
 /// A convex function of the fraction it is not, so all are tried.
 fn least_squares<T: Float>(scheme: Scheme, values: &[T], low: f64, high: f64) -> Grid<T> {
-    let error = |grid: Grid<T>| -> f64 {
-        let blocks = values.len().div_ceil(BLOCK);
-        parallel::map(blocks, |i| squared_error(grid, &values[i * BLOCK..values.len().min((i + 1) * BLOCK)]))
-            .iter()
-            .sum()
-    };
-    let mut best = (f64::INFINITY, scheme.grid(low, high));
-    for i in 0..CANDIDATES {
+    let grids: [Grid<T>; CANDIDATES] = std::array::from_fn(|i| {
         let fraction = 1.0 - STEP * i as f64;
-        let grid = scheme.grid(low * fraction, high * fraction);
-        let error = error(grid);
+        scheme.grid(low * fraction, high * fraction)
+    });
+    let mut best = (f64::INFINITY, grids[0]);
+    for (grid, error) in grids.iter().zip(squared_errors(&grids, values)) {
         if error < best.0 {
-            best = (error, grid);
+            best = (error, *grid);
         }
     }
     best.1
 }
 
+/// For each grid, the sum of the squared differences between `values` and what their codes stand for.
+fn squared_errors<T: Float>(grids: &[Grid<T>; CANDIDATES], values: &[T]) -> [f64; CANDIDATES] {
+    let steps = grids.map(|grid| grid.steps());
+    let (sides, _) = steps.as_chunks::<GRIDS>();
+    let blocks: Vec<&[T]> = values.chunks(BLOCK).collect();
+    let mut sums = [0.0; CANDIDATES];
+    for errors in parallel::map(blocks.len(), |i| {
+        let mut errors = [0.0; CANDIDATES];
+        for (side, errors) in sides.iter().zip(errors.as_chunks_mut::<GRIDS>().0) {
+            *errors = kernels::squared_errors(blocks[i], side);
+        }
+        errors
+    }) {
+        sums.iter_mut().zip(errors).for_each(|(sum, error)| *sum += error);
+    }
+    sums
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::quantize::ends;
+
+    /// The sum as it is documented.
+    fn squared_error(grid: Grid<f32>, values: &[f32]) -> f64 {
+        values.iter().map(|x| (f64::from(*x) - f64::from(grid.value(grid.code(*x)))).powi(2)).sum()
+    }
 
     const FOUR: Scheme = Scheme { bits: 4, symmetric: true };
 
@@ -121,8 +133,15 @@ mod tests {
     fn least_squares_is_never_worse_than_min_max() {
         let mut values: Vec<f32> = (0..1000).map(|i| ((i * 7919) % 1000) as f32 / 1000.0 - 0.5).collect();
         values.push(6.0);
-        let plain = squared_error(Range::MinMax.fit(FOUR, &values), &values);
-        let best = squared_error(Range::LeastSquares.fit(FOUR, &values), &values);
+        let ends = ends(&values).unwrap();
+        let plain = squared_error(Range::MinMax.fit(FOUR, &values, ends), &values);
+        let best = squared_error(Range::LeastSquares.fit(FOUR, &values, ends), &values);
         assert!(best < plain, "{best} {plain}");
+        let tried = |i: usize| {
+            let fraction = 1.0 - STEP * i as f64;
+            FOUR.grid(f64::from(ends.0) * fraction, f64::from(ends.1) * fraction)
+        };
+        let least = (0..CANDIDATES).map(|i| squared_error(tried(i), &values)).fold(f64::INFINITY, f64::min);
+        assert!(best == least, "{best} {least}");
     }
 }

@@ -3,8 +3,11 @@
 use super::codes::Codes;
 use super::mask::Mask;
 use super::values::Values;
+use crate::kernels::memory::{self, Slot};
+use crate::kernels::quantize::decode_runs;
 use crate::{Fault, Float};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Which entries share one scale and one zero point.
@@ -68,7 +71,26 @@ impl<T: Float> Affine<T> {
     /// The numbers that the kept entries within the flat `range` stand for. `block` is the length of a run
     /// that shares a scale; `mask` is the leaf's, if it has one.
     pub fn decode(&self, range: Range<usize>, block: usize, mask: Option<&Mask>) -> Result<Vec<T>, Fault> {
-        self.decode_with(range, block, mask, value)
+        let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
+        let kept = rank(range.end) - rank(range.start);
+        let room = memory::reserve(kept).map_err(|_| Fault::Form("its numbers do not fit in memory"))?;
+        let piece = std::iter::once((kept, range));
+        let (values, _) = memory::fill(room, piece, |range, slot| self.decode_to(range, block, mask, slot))?;
+        Ok(values)
+    }
+
+    /// The same numbers, put into `out`.
+    pub fn decode_to(
+        &self,
+        range: Range<usize>,
+        block: usize,
+        mask: Option<&Mask>,
+        out: &mut Slot<'_, T>,
+    ) -> Result<(), Fault> {
+        let Some(part) = self.part(range, block, mask)? else { return Ok(()) };
+        let codes = self.codes.read(part.kept.clone())?;
+        decode_runs(&codes, part.runs(), out);
+        Ok(())
     }
 
     /// The same entries as `code - zero`.
@@ -78,34 +100,36 @@ impl<T: Float> Affine<T> {
         block: usize,
         mask: Option<&Mask>,
     ) -> Result<Vec<i16>, Fault> {
-        self.decode_with(range, block, mask, |_, zero, code| i16::from(code) - zero)
+        let Some(part) = self.part(range, block, mask)? else { return Ok(Vec::new()) };
+        let codes = self.codes.read(part.kept.clone())?;
+        let mut out = Vec::with_capacity(codes.len());
+        let mut rest = &codes[..];
+        for (len, _, zero) in part.runs() {
+            let (run, later) = rest.split_at(len);
+            out.extend(run.iter().map(|code| i16::from(*code) - i16::from(zero)));
+            rest = later;
+        }
+        Ok(out)
     }
 
-    fn decode_with<R>(
+    /// The runs of kept entries within the flat `range`; `None` where there are none.
+    fn part(
         &self,
         range: Range<usize>,
         block: usize,
         mask: Option<&Mask>,
-        f: impl Fn(T, i16, u8) -> R,
-    ) -> Result<Vec<R>, Fault> {
+    ) -> Result<Option<Part<'_, T>>, Fault> {
         let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
         let kept = rank(range.start)..rank(range.end);
         if kept.is_empty() {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let block = block.max(1);
         let blocks = range.start / block..range.end.div_ceil(block);
         let scales = self.scale.read(blocks.clone())?;
         let zeros = self.zeros(blocks.clone())?;
-        let codes = self.codes.unpack(kept.clone())?;
-        let mut out = Vec::with_capacity(codes.len());
-        for (i, b) in blocks.enumerate() {
-            let first = rank((b * block).max(range.start)) - kept.start;
-            let last = rank(((b + 1) * block).min(range.end)) - kept.start;
-            let (scale, zero) = (scales[i], i16::from(zeros[i]));
-            out.extend(codes[first..last].iter().map(|c| f(scale, zero, *c)));
-        }
-        Ok(out)
+        let ends = blocks.map(|b| rank(((b + 1) * block).min(range.end))).collect();
+        Ok(Some(Part { kept, ends, scales, zeros }))
     }
 
     pub fn stored_bytes(&self) -> usize {
@@ -127,6 +151,25 @@ impl<T: Float> Affine<T> {
             zero: self.zero.as_ref().map(Codes::load).transpose()?,
             codes: self.codes.load()?,
         })
+    }
+}
+
+/// Entries in a row of runs that share a scale.
+struct Part<'a, T: Float> {
+    /// Which of the kept entries.
+    kept: Range<usize>,
+    /// For each run, the kept entries before its end.
+    ends: Vec<usize>,
+    scales: Cow<'a, [T]>,
+    zeros: Vec<u8>,
+}
+
+impl<T: Float> Part<'_, T> {
+    /// Length, scale and zero point of each run.
+    fn runs(&self) -> impl Iterator<Item = (usize, T, u8)> {
+        let mut start = self.kept.start;
+        let lens = self.ends.iter().map(move |end| end - std::mem::replace(&mut start, *end));
+        lens.zip(&*self.scales).zip(&self.zeros).map(|((len, scale), zero)| (len, *scale, *zero))
     }
 }
 

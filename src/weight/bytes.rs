@@ -1,6 +1,7 @@
 //! [`Bytes`]: bytes that are in memory, or still in an open file.
 
 use crate::Fault;
+use crate::kernels::memory;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -52,6 +53,21 @@ impl Bytes {
             }
             Source::File(file) => file.read_exact_at(out, self.start + at as u64),
         }
+    }
+
+    /// Calls `f` with `len` bytes from `at` on, read into memory that is used again, at a multiple of 64.
+    pub fn with<R>(&self, at: usize, len: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Fault> {
+        const PAGE: usize = 4096;
+        const LINE: usize = 64;
+        memory::with_scratch(len + 2 * PAGE, |buffer| {
+            // At the same place within a page as in the file: copies between places that lie a few bytes apart
+            // modulo a page run several times slower.
+            let place = (self.start as usize).wrapping_add(at) % PAGE / LINE * LINE;
+            let first = (place + PAGE - buffer.as_ptr() as usize % PAGE) % PAGE;
+            let out = &mut buffer[first..first + len];
+            self.read_into(at, out)?;
+            Ok(f(out))
+        })
     }
 
     /// A copy of `len` bytes from `at` on.

@@ -4,8 +4,13 @@
 //! significant bits of the first byte. There is no padding between codes.
 
 use super::bytes::Bytes;
-use crate::Fault;
+use crate::kernels::quantize::pack;
+use crate::{Fault, parallel};
+use std::borrow::Cow;
 use std::ops::Range;
+
+/// Codes that are packed at a time: any width fills whole bytes.
+const CHUNK: usize = 1 << 16;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Codes {
@@ -32,9 +37,13 @@ impl Codes {
     }
 
     pub fn pack(bits: u8, codes: &[u8]) -> Self {
-        let mut packer = Packer::new(bits);
-        packer.extend(codes);
-        packer.finish()
+        let packed = |codes: usize| (codes * usize::from(bits)).div_ceil(8);
+        let mut bytes = vec![0; packed(codes.len())];
+        parallel::for_each_chunk(&mut bytes, packed(CHUNK), |i, bytes| {
+            let codes = &codes[i * CHUNK..codes.len().min((i + 1) * CHUNK)];
+            pack::pack(bits, codes, bytes);
+        });
+        Self { bits, len: codes.len(), bytes: bytes.into() }
     }
 
     pub fn bits(&self) -> u8 {
@@ -60,34 +69,37 @@ impl Codes {
 
     /// The codes in `range`, a byte each.
     pub fn unpack(&self, range: Range<usize>) -> Result<Vec<u8>, Fault> {
+        self.read(range).map(Cow::into_owned)
+    }
+
+    /// The codes in `range`, a byte each: borrowed where that is how they are held.
+    pub fn read(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, Fault> {
         let bits = usize::from(self.bits);
         let first = range.start * bits / 8;
-        let last = (range.end * bits).div_ceil(8);
+        let last = (range.end * bits).div_ceil(8).max(first);
         let packed = match self.bytes.heap() {
-            Some(all) => std::borrow::Cow::Borrowed(&all[first..last.max(first)]),
-            None => std::borrow::Cow::Owned(self.bytes.read(first, last.saturating_sub(first))?),
+            Some(all) => Cow::Borrowed(&all[first..last]),
+            None => Cow::Owned(self.bytes.read(first, last - first)?),
         };
-        Ok(unpack(&packed, range.start * bits - first * 8, bits, range.len()))
+        if self.bits == 8 {
+            return Ok(packed);
+        }
+        let mut codes = vec![0; range.len()];
+        pack::unpack(self.bits, &packed, range.start * bits - first * 8, &mut codes);
+        Ok(Cow::Owned(codes))
+    }
+
+    /// The packed form: borrowed where it is in memory.
+    pub fn bytes(&self) -> Result<Cow<'_, [u8]>, Fault> {
+        match self.bytes.heap() {
+            Some(all) => Ok(Cow::Borrowed(&all[..self.stored_bytes()])),
+            None => Ok(Cow::Owned(self.bytes.read(0, self.stored_bytes())?)),
+        }
     }
 
     pub fn load(&self) -> Result<Self, Fault> {
         Ok(Self { bytes: self.packed().load()?, ..*self })
     }
-}
-
-fn unpack(packed: &[u8], skip_bits: usize, bits: usize, len: usize) -> Vec<u8> {
-    if bits == 8 {
-        return packed[..len].to_vec();
-    }
-    let mask = (1_u16 << bits) - 1;
-    (0..len)
-        .map(|i| {
-            let at = skip_bits + i * bits;
-            let low = u16::from(packed[at / 8]);
-            let high = packed.get(at / 8 + 1).map_or(0, |b| u16::from(*b) << 8);
-            ((low | high) >> (at % 8) & mask) as u8
-        })
-        .collect()
 }
 
 impl PartialEq for Codes {

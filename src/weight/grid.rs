@@ -3,6 +3,7 @@
 use super::affine::{Affine, value};
 use super::codes::Codes;
 use crate::Float;
+use crate::kernels::quantize::Steps;
 
 /// Scale and zero point of one block of entries, and the lowest and highest code in use. Whoever makes codes,
 /// when a weight is quantized or while it is trained, makes them by this.
@@ -18,13 +19,29 @@ impl<T: Float> Grid<T> {
     /// The grid of codes of `bits` bits, without those that stand for more than the largest number. Where the
     /// `zero` is the middle code by agreement (`centred`), the lowest code is not used, so that both sides
     /// reach as far; a single bit has no middle.
+    #[inline]
     pub fn new(bits: u8, centred: bool, scale: T, zero: u8) -> Self {
         let [low, high] = Self::ends(bits, centred);
+        if Self::is_far_from_overflow(scale) {
+            return Self { scale, zero, low: low.min(zero), high: high.max(zero) };
+        }
         let finite = |code: &u8| value(scale, i16::from(zero), *code).is_finite();
         // The zero code stands for 0 whatever the scale, so that the search ends there.
         let low = (low.min(zero)..zero).find(finite).unwrap_or(zero);
         let high = (zero..=high.max(zero)).rev().find(finite).unwrap_or(zero);
         Self { scale, zero, low, high }
+    }
+
+    /// Whether every code stands for a number.
+    #[inline(always)]
+    pub fn is_far_from_overflow(scale: T) -> bool {
+        scale.abs() <= T::max_value() / T::narrow(256.0)
+    }
+
+    /// What the kernels need of it.
+    #[inline(always)]
+    pub fn steps(&self) -> Steps<T> {
+        Steps { scale: self.scale, zero: self.zero, low: self.low, high: self.high }
     }
 
     /// The lowest and the highest code of a grid of small numbers.

@@ -5,6 +5,7 @@ use super::codes::{Codes, Packer};
 use super::mask::Mask;
 use super::storage::StoredMask;
 use super::values::Values;
+use crate::kernels::memory;
 use crate::{DType, Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -210,10 +211,28 @@ impl<T: Float> Leaf<T> {
         align: usize,
         f: impl Fn(Block<'_, T>) -> Result<R, Fault> + Sync + Send,
     ) -> Result<Vec<R>, Fault> {
-        self.map_ranges(align, |range| {
-            let kept = self.read_kept(range.clone(), mask)?;
-            f(Block { range, kept, mask })
-        })
+        self.map_ranges(align, |range| self.with_block(range, mask, &f))
+    }
+
+    /// Calls `f` with the run of entries with flat positions in `range`.
+    pub(crate) fn with_block<R>(
+        &self,
+        range: Range<usize>,
+        mask: Option<&Mask>,
+        f: impl FnOnce(Block<'_, T>) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        match (&self.support, &self.coding) {
+            (Support::All | Support::Kept(_), Coding::Float(values)) => {
+                let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
+                values.with(rank(range.start)..rank(range.end), |kept| {
+                    f(Block { range, kept: Cow::Borrowed(kept), mask })
+                })
+            }
+            _ => {
+                let kept = self.read_kept(range.clone(), mask)?;
+                f(Block { range, kept, mask })
+            }
+        }
     }
 
     /// The cut of [`map_blocks`](Self::map_blocks), without the decoding.
@@ -225,8 +244,8 @@ impl<T: Float> Leaf<T> {
         parallel::try_map_vec(self.ranges(align).collect(), f)
     }
 
-    /// The runs of [`map_blocks`](Self::map_blocks).
-    pub(crate) fn ranges(&self, align: usize) -> impl Iterator<Item = Range<usize>> {
+    /// The cut itself.
+    pub(crate) fn ranges(&self, align: usize) -> impl Iterator<Item = Range<usize>> + use<T> {
         let (size, n) = (run_length(align, BLOCK), self.len());
         (0..n.div_ceil(size)).map(move |i| i * size..((i + 1) * size).min(n))
     }
@@ -260,13 +279,18 @@ impl<T: Float> Leaf<T> {
         if let (Support::All, Coding::Float(values)) = (&self.support, &self.coding) {
             return Ok(values.read(0..values.len())?.into_owned());
         }
-        let mut out = Vec::new();
         if self.is_empty() {
             // There may be any number of rows without entries.
+            return Ok(Vec::new());
+        }
+        let mut out = memory::reserve(self.len())
+            .map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
+        if let (Support::All, Coding::Affine(affine)) = (&self.support, &self.coding) {
+            let block = affine.granularity.block(self.rows, self.cols);
+            let pieces = self.ranges(1).map(|range| (range.len(), range));
+            out = memory::fill(out, pieces, |range, slot| affine.decode_to(range, block, None, slot))?.0;
             return Ok(out);
         }
-        out.try_reserve_exact(self.len())
-            .map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
         self.for_each_row(|_, row| {
             out.extend_from_slice(row);
             Ok(())
@@ -444,7 +468,7 @@ impl<T: Float> PartialEq for Leaf<T> {
 }
 
 /// The kept entries of a run at their places, zeros elsewhere.
-pub(super) fn scatter<E: Copy + Default>(
+fn scatter<E: Copy + Default>(
     positions: impl Iterator<Item = usize>,
     kept: &[E],
     range: &Range<usize>,

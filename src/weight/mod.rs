@@ -7,11 +7,13 @@
 mod affine;
 mod bytes;
 mod codes;
+mod decoder;
 mod grid;
 mod integer;
 mod leaf;
 mod mask;
 mod parts;
+mod product;
 mod restrict;
 mod storage;
 mod values;
@@ -26,6 +28,7 @@ pub(crate) use bytes::{Bytes, OpenFile};
 pub(crate) use codes::{Codes, Packer};
 pub(crate) use grid::Grid;
 pub(crate) use leaf::{Block, Coding, Support};
+pub(crate) use mask::Mask;
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use values::{Values, for_each_chunk};
 
@@ -319,94 +322,10 @@ impl<T: Float> Weight<T> {
         Tensor::new(&[n, rows], y)
     }
 
-    /// `x [n, cols]` times the transposed weight, `[n, rows]`. Each run of `group` rows of `x` shares one
-    /// range where activations are quantized dynamically.
-    pub(crate) fn product_with(&self, x: &[T], n: usize, group: usize) -> Result<Vec<T>, Fault> {
-        match &self.node {
-            Node::Leaf(leaf) => match self.activations {
-                Activations::Float => leaf.product(x, n),
-                integer => leaf.integer_product(x, n, group, integer),
-            },
-            Node::Product(u, v) => {
-                let hidden = v.in_place_of(self.activations).product_with(x, n, group)?;
-                let y = u.in_place_of(self.activations).product_with(&hidden, n, group);
-                y.map_err(|fault| match fault {
-                    // Its place would be one in the rank, which the caller does not see.
-                    Fault::Input { .. } => Fault::Form("the output of its inner factor is not finite"),
-                    other => other,
-                })
-            }
-            Node::Sum(parts) => {
-                let mut out = Vec::new();
-                for part in parts {
-                    let y = part.in_place_of(self.activations).product_with(x, n, group)?;
-                    if out.is_empty() {
-                        out = y;
-                    } else {
-                        out.iter_mut().zip(y).for_each(|(a, b)| *a += b);
-                    }
-                }
-                Ok(out)
-            }
-        }
-    }
-
-    /// A part of a weight runs on floats when the whole does, else as it says itself; where it says
-    /// nothing, with dynamic ranges.
-    fn in_place_of(&self, whole: Activations) -> std::borrow::Cow<'_, Self> {
-        let wanted = match (whole, self.activations) {
-            (Activations::Float, _) => Activations::Float,
-            (_, Activations::Float) => Activations::Int8,
-            (_, own) => own,
-        };
-        if wanted == self.activations {
-            std::borrow::Cow::Borrowed(self)
-        } else {
-            std::borrow::Cow::Owned(self.clone().with_activations(wanted))
-        }
-    }
-
     /// See [`stride`].
     pub(crate) fn stride(&self) -> usize {
         stride(&self.shape)
     }
-}
-
-impl<T: Float> Leaf<T> {
-    /// `x [n, cols]` times the transposed leaf, `[n, rows]`: a few decoded rows at a time, never the whole
-    /// matrix.
-    fn product(&self, x: &[T], n: usize) -> Result<Vec<T>, Fault> {
-        let (rows, cols) = (self.rows, self.cols);
-        if let (Support::All, Coding::Float(values)) = (&self.support, &self.coding) {
-            let w = values.read(0..values.len())?;
-            let mut out = zeros(n, rows)?;
-            T::gemm([n, cols, rows], T::one(), (x, false), (&w, true), T::zero(), &mut out);
-            return Ok(out);
-        }
-        let mask = self.mask()?;
-        let blocks = self.map_blocks(mask.as_deref(), cols, |block| {
-            let dense = block.dense();
-            let height = dense.len().checked_div(cols).unwrap_or(0);
-            let mut y = zeros(n, height)?;
-            T::gemm([n, cols, height], T::one(), (x, false), (&dense, true), T::zero(), &mut y);
-            Ok(y)
-        })?;
-        join_columns(&blocks, n, rows)
-    }
-}
-
-/// Puts blocks `[n, height]` beside each other: `[n, rows]`.
-fn join_columns<T: Float>(blocks: &[Vec<T>], n: usize, rows: usize) -> Result<Vec<T>, Fault> {
-    let mut out = zeros(n, rows)?;
-    let mut first = 0;
-    for y in blocks {
-        let height = y.len().checked_div(n).unwrap_or(0);
-        for (out, y) in out.chunks_mut(rows.max(1)).zip(y.chunks(height.max(1))) {
-            out[first..first + height].copy_from_slice(y);
-        }
-        first += height;
-    }
-    Ok(out)
 }
 
 /// Zeros for a matrix whose size follows from a file or from a user: too large is an error, not an abort.

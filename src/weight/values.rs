@@ -77,6 +77,18 @@ impl<T: Float> Values<T> {
         }
     }
 
+    /// Calls `f` with the values in `range`, as [`read`](Self::read) gives them, in memory that is used again
+    /// where they come from a file.
+    pub fn with<R>(&self, range: Range<usize>, f: impl FnOnce(&[T]) -> Result<R, Fault>) -> Result<R, Fault> {
+        match self {
+            Self::Raw { bytes, dtype } if *dtype == T::DTYPE && cfg!(target_endian = "little") => {
+                let size = size_of::<T>();
+                bytes.with(range.start * size, range.len() * size, |bytes| f(bytemuck::cast_slice(bytes)))?
+            }
+            _ => f(&self.read(range)?),
+        }
+    }
+
     /// Which of the values in `range`, as they are stored, are not zero.
     pub fn nonzero(&self, range: Range<usize>) -> Result<Vec<bool>, Fault> {
         match self {

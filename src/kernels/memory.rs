@@ -1,0 +1,223 @@
+//! Large results that are written once, front to back: in huge pages where the system has them, and past the
+//! caches where they would not stay there anyway.
+//!
+//! The first touch of a fresh page costs more than computing what goes into it, and an ordinary store reads
+//! the line that it is about to overwrite. Both cost most where the result is larger than the caches.
+
+use crate::parallel;
+use bytemuck::Pod;
+use std::cell::RefCell;
+use std::collections::TryReserveError;
+use std::mem::MaybeUninit;
+
+/// Bytes from which huge pages, and stores past the caches, are worth it.
+const LARGE: usize = 4 << 20;
+
+/// An empty vector with room for `n` values.
+///
+/// # Errors
+/// When there is not so much memory.
+pub fn reserve<T>(n: usize) -> Result<Vec<T>, TryReserveError> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(n)?;
+    if size_of_val(values.spare_capacity_mut()) >= LARGE {
+        advise(&mut values);
+    }
+    Ok(values)
+}
+
+/// Asks for huge pages. That is a wish: where it is not granted, nothing but the speed changes.
+#[cfg(target_os = "linux")]
+fn advise<T>(values: &mut Vec<T>) {
+    const PAGE: usize = 4096;
+    let room = values.spare_capacity_mut();
+    let (start, bytes) = (room.as_mut_ptr() as usize, size_of_val(room));
+    let (first, last) = (start.next_multiple_of(PAGE), (start + bytes) / PAGE * PAGE);
+    if first < last {
+        // SAFETY: the pages lie within memory that the vector owns, and the advice changes no contents.
+        #[allow(unsafe_code)]
+        unsafe {
+            libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_HUGEPAGE);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn advise<T>(_: &mut Vec<T>) {}
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Gives `f` a buffer of `n` bytes with any contents, the same one each time on a thread: fresh memory costs
+/// more than what is done in it.
+pub fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
+    // Taken out while it is in use: `f` may come back here on the same thread.
+    let mut buffer = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    if buffer.len() < n {
+        buffer.resize(n, 0);
+    }
+    let result = f(&mut buffer[..n]);
+    if buffer.len() < LARGE {
+        SCRATCH.with_borrow_mut(|buffers| buffers.push(buffer));
+    }
+    result
+}
+
+/// A place for values, written once from front to back.
+pub struct Slot<'a, T> {
+    rest: &'a mut [MaybeUninit<T>],
+    streamed: bool,
+}
+
+impl<'a, T: Pod> Slot<'a, T> {
+    /// The next values. There must be room for them.
+    #[inline(always)]
+    pub fn push(&mut self, values: &[T]) {
+        let (now, rest) = std::mem::take(&mut self.rest).split_at_mut(values.len());
+        self.rest = rest;
+        #[cfg(target_arch = "x86_64")]
+        if self.streamed {
+            return stream(values, now);
+        }
+        copy(values, now);
+    }
+}
+
+#[inline(always)]
+fn copy<T: Pod>(values: &[T], to: &mut [MaybeUninit<T>]) {
+    assert_eq!(values.len(), to.len());
+    // SAFETY: both have that many values, and what is borrowed mutably overlaps nothing.
+    #[allow(unsafe_code)]
+    unsafe {
+        std::ptr::copy_nonoverlapping(values.as_ptr(), to.as_mut_ptr().cast::<T>(), values.len());
+    }
+}
+
+/// A copy that does not pass through the caches. Whoever gives the memory to another thread calls [`fence`]
+/// first.
+#[cfg(target_arch = "x86_64")]
+fn stream<T: Pod>(values: &[T], to: &mut [MaybeUninit<T>]) {
+    use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+    const LANE: usize = size_of::<__m128i>();
+    assert_eq!(values.len(), to.len());
+    // Values up to the first that is aligned, if one is.
+    let size = size_of::<T>().max(1);
+    let to_edge = (to.as_ptr() as usize).wrapping_neg() % LANE;
+    let head = if to_edge.is_multiple_of(size) { to_edge / size } else { values.len() };
+    let head = head.min(values.len());
+    let lanes = (values.len() - head) * size / LANE;
+    let tail = head + lanes * LANE / size;
+    copy(&values[..head], &mut to[..head]);
+    let (from, out) = (values[head..].as_ptr(), to[head..].as_mut_ptr());
+    for i in 0..lanes {
+        // SAFETY: `lanes` vectors lie between `head` and `tail`, within both slices, and the first of `out` is
+        // aligned, so all are. The instructions are in every x86-64.
+        #[allow(unsafe_code)]
+        unsafe {
+            let lane = _mm_loadu_si128(from.cast::<__m128i>().add(i));
+            _mm_stream_si128(out.cast::<__m128i>().add(i), lane);
+        }
+    }
+    copy(&values[tail..], &mut to[tail..]);
+}
+
+/// Orders the stores of [`stream`] before whatever follows.
+fn fence(streamed: bool) {
+    #[cfg(target_arch = "x86_64")]
+    if streamed {
+        // SAFETY: in every x86-64.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::arch::x86_64::_mm_sfence();
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = streamed;
+}
+
+/// The values of all pieces one after the other, in `values`, which is empty and has room for them, and what
+/// `f` gives besides. A piece is its length and what `f` makes it from, on all threads.
+///
+/// # Errors
+/// That of the first piece that has one.
+///
+/// # Panics
+/// Where `f` pushes another number of values than it said: an error of the program.
+pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
+    mut values: Vec<T>,
+    pieces: impl Iterator<Item = (usize, I)>,
+    f: impl Fn(I, &mut Slot<'_, T>) -> Result<R, E> + Sync + Send,
+) -> Result<(Vec<T>, Vec<R>), E> {
+    values.clear();
+    let mut rest = values.spare_capacity_mut();
+    let streamed = size_of_val(rest) >= LARGE;
+    let mut total = 0;
+    let slots = pieces.map(|(len, item)| {
+        let (now, later) = std::mem::take(&mut rest).split_at_mut(len);
+        rest = later;
+        total += len;
+        (now, item)
+    });
+    let results = parallel::try_map_vec(slots.collect(), |(rest, item)| {
+        let mut slot = Slot { rest, streamed };
+        let result = f(item, &mut slot)?;
+        assert!(slot.rest.is_empty(), "a piece is shorter than it said");
+        fence(streamed);
+        Ok(result)
+    })?;
+    // SAFETY: the pieces are the first `total` places, and a slot that is empty has been written to its end.
+    #[allow(unsafe_code)]
+    unsafe {
+        values.set_len(total);
+    }
+    Ok((values, results))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn pieces_lie_one_after_the_other(lens in prop::collection::vec(0_usize..300, 0..20), cut in 1_usize..40, large in any::<bool>()) {
+            let value = |piece: usize, i: usize| (piece * 1000 + i) as f32;
+            let room = if large { LARGE } else { lens.iter().sum() };
+            let pieces = lens.iter().copied().zip(lens.iter().copied().enumerate());
+            let (all, given) = fill(reserve(room).unwrap(), pieces, |(piece, len), slot| {
+                let values: Vec<f32> = (0..len).map(|i| value(piece, i)).collect();
+                values.chunks(cut).for_each(|c| slot.push(c));
+                Ok::<_, ()>(piece)
+            }).unwrap();
+            let wanted: Vec<f32> = lens.iter().enumerate().flat_map(|(p, n)| (0..*n).map(move |i| value(p, i))).collect();
+            prop_assert_eq!(all, wanted);
+            prop_assert_eq!(given, (0..lens.len()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn bytes_at_any_place(len in 0_usize..200, skip in 0_usize..40) {
+            let values: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            let pieces = [(skip, &[7; 40][..skip]), (len, &values)].into_iter();
+            let push = |piece: &[u8], slot: &mut Slot<'_, u8>| { slot.push(piece); Ok::<_, ()>(()) };
+            let (all, _) = fill(reserve(LARGE).unwrap(), pieces, push).unwrap();
+            prop_assert_eq!(&all[..skip], &[7; 40][..skip]);
+            prop_assert_eq!(&all[skip..], &values[..]);
+        }
+    }
+
+    #[test]
+    fn the_first_error_is_told() {
+        let pieces = (0..10).map(|i| (1, i));
+        let f = |i: i32, slot: &mut Slot<'_, u8>| {
+            slot.push(&[1]);
+            if i >= 3 { Err(i) } else { Ok(()) }
+        };
+        assert_eq!(fill(reserve(10).unwrap(), pieces, f).unwrap_err(), 3);
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(reserve::<f32>(usize::MAX / 8).is_err());
+    }
+}

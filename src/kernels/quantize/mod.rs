@@ -1,0 +1,70 @@
+//! Affine codes of 1 to 8 bits: ranges, codes, packing, and back.
+//!
+//! Every function here gives the same results whatever the instruction set.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod decode;
+mod encode;
+mod ends;
+mod error;
+pub mod pack;
+
+pub use decode::decode_runs;
+pub use encode::{Steps, encode_runs};
+pub use ends::ends;
+pub use error::{GRIDS, squared_errors};
+
+/// What these kernels do for a number type; implemented for `f32` and `f64`.
+pub trait Quantize: bytemuck::Pod + PartialOrd + Send + Sync {
+    /// See [`ends`].
+    #[doc(hidden)]
+    fn ends(values: &[Self]) -> Option<(Self, Self)>;
+    /// See [`Steps::encode`]; values `ahead` of these will be wanted next, unless that is 0.
+    #[doc(hidden)]
+    fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]);
+    /// See [`squared_errors`].
+    #[doc(hidden)]
+    fn squared_errors(values: &[Self], grids: &[Steps<Self>; GRIDS]) -> [f64; GRIDS];
+    /// See [`decode_runs`].
+    #[doc(hidden)]
+    fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]);
+}
+
+impl Quantize for f32 {
+    #[inline(always)]
+    fn ends(values: &[Self]) -> Option<(Self, Self)> {
+        ends::ends_f32(values)
+    }
+    #[inline(always)]
+    fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]) {
+        encode::encode_f32(values, steps, ahead, out);
+    }
+    #[inline(always)]
+    fn squared_errors(values: &[Self], grids: &[Steps<Self>; GRIDS]) -> [f64; GRIDS] {
+        error::squared_errors_f32(values, grids)
+    }
+    #[inline(always)]
+    fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]) {
+        decode::decode_f32(codes, scale, zero, out);
+    }
+}
+
+impl Quantize for f64 {
+    #[inline(always)]
+    fn ends(values: &[Self]) -> Option<(Self, Self)> {
+        ends::ends_f64(values)
+    }
+    #[inline(always)]
+    fn encode(values: &[Self], steps: &Steps<Self>, _: usize, out: &mut [u8]) {
+        encode::encode_f64(values, steps, out);
+    }
+    #[inline(always)]
+    fn squared_errors(values: &[Self], grids: &[Steps<Self>; GRIDS]) -> [f64; GRIDS] {
+        error::squared_errors_f64(values, grids)
+    }
+    #[inline(always)]
+    fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]) {
+        decode::decode_f64(codes, scale, zero, out);
+    }
+}

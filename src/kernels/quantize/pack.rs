@@ -1,0 +1,156 @@
+//! Codes of fewer than 8 bits, packed: code `i` in bits `i * bits ..` of a little-endian bit stream.
+//!
+//! Eight codes of `b` bits fill `b` bytes, so groups of eight are packed on their own.
+
+use crate::kernels::cpu::fast;
+
+/// Codes that fill whole bytes whatever their width.
+const GROUP: usize = 8;
+
+/// Packs `codes`, all below `2^bits`, into `out`, which has room for `(codes.len() * bits).div_ceil(8)`
+/// bytes. Unused bits at the end are 0.
+pub fn pack(bits: u8, codes: &[u8], out: &mut [u8]) {
+    let out = &mut out[..(codes.len() * usize::from(bits)).div_ceil(8)];
+    fast(
+        #[inline(always)]
+        || match bits {
+            1 => pack_by::<1>(codes, out),
+            2 => pack_by::<2>(codes, out),
+            3 => pack_by::<3>(codes, out),
+            4 => pack_nibbles(codes, out),
+            5 => pack_by::<5>(codes, out),
+            6 => pack_by::<6>(codes, out),
+            7 => pack_by::<7>(codes, out),
+            _ => out.copy_from_slice(codes),
+        },
+    );
+}
+
+/// Unpacks codes from bit `skip` of `packed` on, until `out` is full.
+pub fn unpack(bits: u8, packed: &[u8], skip: usize, out: &mut [u8]) {
+    fast(
+        #[inline(always)]
+        || match bits {
+            1 => unpack_by::<1>(packed, skip, out),
+            2 => unpack_by::<2>(packed, skip, out),
+            3 => unpack_by::<3>(packed, skip, out),
+            4 => unpack_by::<4>(packed, skip, out),
+            5 => unpack_by::<5>(packed, skip, out),
+            6 => unpack_by::<6>(packed, skip, out),
+            7 => unpack_by::<7>(packed, skip, out),
+            _ => out.copy_from_slice(&packed[skip / 8..][..out.len()]),
+        },
+    );
+}
+
+#[inline(always)]
+fn pack_nibbles(codes: &[u8], out: &mut [u8]) {
+    let (pairs, rest) = codes.as_chunks::<2>();
+    for (pair, byte) in pairs.iter().zip(&mut *out) {
+        let pair = u16::from_le_bytes(*pair);
+        *byte = (pair | pair >> 4) as u8;
+    }
+    if let ([code], Some(last)) = (rest, out.last_mut()) {
+        *last = *code;
+    }
+}
+
+#[inline(always)]
+fn pack_by<const BITS: usize>(codes: &[u8], out: &mut [u8]) {
+    let word = |codes: &[u8; GROUP]| {
+        let mut word = 0;
+        for (i, code) in codes.iter().enumerate() {
+            word |= u64::from(*code) << (i * BITS);
+        }
+        word.to_le_bytes()
+    };
+    let (groups, rest) = codes.as_chunks::<GROUP>();
+    let (outs, out_rest) = out.as_chunks_mut::<BITS>();
+    for (codes, out) in groups.iter().zip(&mut *outs) {
+        out.copy_from_slice(&word(codes)[..BITS]);
+    }
+    if rest.is_empty() {
+        return;
+    }
+    let mut last = [0; GROUP];
+    last[..rest.len()].copy_from_slice(rest);
+    let n = (rest.len() * BITS).div_ceil(8);
+    // Fewer than `GROUP` codes may need all `BITS` bytes.
+    match outs.get_mut(groups.len()) {
+        Some(out) => out.copy_from_slice(&word(&last)[..n]),
+        None => out_rest.copy_from_slice(&word(&last)[..n]),
+    }
+}
+
+#[inline(always)]
+fn unpack_by<const BITS: usize>(packed: &[u8], skip: usize, out: &mut [u8]) {
+    let mask = (1_u16 << BITS) - 1;
+    let one = |i: usize| {
+        let at = skip + i * BITS;
+        let low = u16::from(packed[at / 8]);
+        let high = packed.get(at / 8 + 1).map_or(0, |b| u16::from(*b) << 8);
+        ((low | high) >> (at % 8) & mask) as u8
+    };
+    // Codes before the first byte that a group may begin at.
+    let head = (0..GROUP).find(|i| (skip + i * BITS).is_multiple_of(8));
+    let head = head.unwrap_or(out.len()).min(out.len());
+    let (first, out) = out.split_at_mut(head);
+    first.iter_mut().enumerate().for_each(|(i, code)| *code = one(i));
+    let start = (skip + head * BITS) / 8;
+    let (groups, rest) = out.as_chunks_mut::<GROUP>();
+    let done = head + groups.len() * GROUP;
+    if BITS == 4 {
+        let bytes = packed[start.min(packed.len())..].as_chunks::<4>().0;
+        for (codes, bytes) in groups.iter_mut().zip(bytes) {
+            for i in 0..4 {
+                codes[2 * i] = bytes[i] & 15;
+                codes[2 * i + 1] = bytes[i] >> 4;
+            }
+        }
+    } else {
+        let bytes = packed[start.min(packed.len())..].as_chunks::<BITS>().0;
+        for (codes, bytes) in groups.iter_mut().zip(bytes) {
+            let mut word = [0; 8];
+            word[..BITS].copy_from_slice(bytes);
+            let word = u64::from_le_bytes(word);
+            for (i, code) in codes.iter_mut().enumerate() {
+                *code = (word >> (i * BITS)) as u8 & mask as u8;
+            }
+        }
+    }
+    rest.iter_mut().enumerate().for_each(|(i, code)| *code = one(done + i));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn bit(bytes: &[u8], i: usize) -> u8 {
+        bytes[i / 8] >> (i % 8) & 1
+    }
+
+    proptest! {
+        #[test]
+        fn every_bit_in_its_place(bits in 1_u8..=8, raw in prop::collection::vec(any::<u8>(), 0..150), skip in 0_usize..9) {
+            let codes: Vec<u8> = raw.iter().map(|c| c & (u8::MAX >> (8 - bits))).collect();
+            let codes = &codes[skip.min(codes.len())..];
+            let b = usize::from(bits);
+            let mut packed = vec![0xaa; (codes.len() * b).div_ceil(8)];
+            pack(bits, codes, &mut packed);
+            for (i, code) in codes.iter().enumerate() {
+                let got = (0..b).fold(0, |c, j| c | bit(&packed, i * b + j) << j);
+                prop_assert_eq!(got, *code);
+            }
+            prop_assert!((codes.len() * b..packed.len() * 8).all(|i| bit(&packed, i) == 0));
+            for from in 0..codes.len().min(20) {
+                for to in [codes.len(), from + (codes.len() - from) / 2] {
+                    let mut out = vec![0xaa; to - from];
+                    let first = from * b / 8;
+                    unpack(bits, &packed[first..(to * b).div_ceil(8).max(first)], from * b - first * 8, &mut out);
+                    prop_assert_eq!(&out[..], &codes[from..to]);
+                }
+            }
+        }
+    }
+}
