@@ -9,6 +9,7 @@ use super::codes::Packer;
 use super::leaf::{BLOCK, Block, Coding, Leaf, Support, run_length};
 use super::mask::Mask;
 use super::values::Values;
+use crate::kernels::memory::reserve;
 use crate::kernels::prune::{close_up, collect, deposit};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
@@ -87,7 +88,9 @@ impl<T: Float> Leaf<T> {
         let mask = leaf.mask()?;
         let old = mask.as_deref();
         let before = leaf.kept();
-        let mut words = vec![0; leaf.len().div_ceil(64)];
+        let count = leaf.len().div_ceil(64);
+        let mut words = reserve(count).map_err(|_| Fault::Form("its mask does not fit in memory"))?;
+        words.resize(count, 0);
         let runs = runs(leaf.len(), align, &mut words);
         let Self { rows, cols, support, coding } = leaf;
         let choose = &choose;
