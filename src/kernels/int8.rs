@@ -19,10 +19,26 @@ pub fn dot(a: &[i16], b: &[i16]) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::dot;
+    use proptest::prelude::*;
+
     #[test]
     fn extreme_values_do_not_overflow() {
         let n = 100_000;
-        assert_eq!(super::dot(&vec![255; n], &vec![-255; n]), -(n as i64) * 255 * 255);
-        assert_eq!(super::dot(&[], &[]), 0);
+        assert_eq!(dot(&vec![255; n], &vec![-255; n]), -(n as i64) * 255 * 255);
+        assert_eq!(dot(&[], &[]), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn every_compilation_gives_the_plain_sum(
+            pairs in prop::collection::vec((-255_i16..=255, -255_i16..=255), 0..200), skip in 0_usize..17,
+        ) {
+            let (a, b): (Vec<i16>, Vec<i16>) = pairs.into_iter().unzip();
+            // From any place in memory.
+            let skip = skip.min(a.len());
+            let plain: i64 = (skip..a.len()).map(|i| i64::from(a[i]) * i64::from(b[i])).sum();
+            prop_assert_eq!(dot(&a[skip..], &b[skip..]), plain);
+        }
     }
 }
