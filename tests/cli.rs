@@ -340,6 +340,16 @@ fn the_report_goes_to_the_terminal_and_to_a_file() {
     assert_eq!(report["steps"].as_array().unwrap().len(), 2);
     assert_eq!(place.ok("compress m.safetensors -o out --prune 1 --quiet --report r.json"), "");
     assert_eq!(serde_json::from_slice::<Value>(&place.read("r.json")).unwrap()["steps"][0]["name"], "prune");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = || std::fs::metadata(place.path("r.json")).unwrap().permissions();
+        std::fs::set_permissions(place.path("r.json"), PermissionsExt::from_mode(0o600)).unwrap();
+        place.ok("compress m.safetensors -o out --quantize 8 --report r.json");
+        assert_eq!(mode().mode() & 0o777, 0o600);
+        let pipe = place.run("compress m.safetensors -o out --prune 1 --quiet --report /dev/stdout");
+        assert_eq!(serde_json::from_str::<Value>(&pipe.out).unwrap()["steps"][0]["name"], "prune");
+    }
 }
 
 #[test]

@@ -85,8 +85,8 @@ macro_rules! setters {
                 self
             }
 
-            /// Optimizer of the student that a pipeline makes of a model. A student given to [`fit`](Self::fit) has
-            /// its own.
+            /// Optimizer of the student that a pipeline makes of a model. A student given to
+            /// [`fit`](Self::fit) has its own.
             pub fn optimizer(mut self, optimizer: impl Into<Optimizer>) -> Self {
                 self.settings.optimizer = optimizer.into();
                 self
@@ -110,9 +110,9 @@ macro_rules! setters {
                 self
             }
 
-            /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the student or
-            /// change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early with
-            /// [`ControlFlow::Break`].
+            /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the
+            /// student or change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early
+            /// with [`ControlFlow::Break`].
             pub fn after_step(
                 mut self,
                 hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError>

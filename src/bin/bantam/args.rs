@@ -13,7 +13,7 @@ Exit codes:
     4  a setting is out of range, or the plan does not fit the model
     5  a file cannot be read or written
     6  the values do not allow it: NaN, infinity, no convergence
-  130  interrupted (143: terminated)
+  130  interrupted (143: terminated); a second signal ends at once
 
 A file is written whole or not at all: whatever goes wrong, one that is there stays as it was.";
 

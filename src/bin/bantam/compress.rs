@@ -98,10 +98,15 @@ impl<'a> ReportFile<'a> {
     fn write(self, report: &Report) -> Result<(), Failure> {
         let text = report.to_json() + "\n";
         match self {
-            Self::Regular(path, mut file) => file
-                .write_all(text.as_bytes())
-                .and_then(|()| file.persist(path).map(drop).map_err(|e| e.error))
-                .map_err(|e| Failure::io(path, e)),
+            Self::Regular(path, mut file) => {
+                let io = |e| Failure::io(path, e);
+                file.write_all(text.as_bytes()).map_err(io)?;
+                // The file keeps the mode that the one before had; not to be able to is no reason to lose it.
+                if let Ok(there) = std::fs::metadata(path) {
+                    let _ = file.as_file().set_permissions(there.permissions());
+                }
+                file.persist(path).map(drop).map_err(|e| io(e.error))
+            }
             Self::Stream(path, mut file) => file.write_all(text.as_bytes()).map_err(|e| Failure::io(path, e)),
         }
     }
