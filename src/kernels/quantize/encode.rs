@@ -289,7 +289,7 @@ mod tests {
         fn every_instruction_set_as_the_portable_form(steps in any_steps(), bits in prop::collection::vec(any::<u32>(), 5 * BLOCK), halves in any::<bool>()) {
             let tame = |b: &u32| {
                 let x = f32::from_bits(*b);
-                if halves && b % 64 == 0 || !x.is_finite() { (b % 99) as f32 / 2.0 * steps.scale } else { x % (300.0 * steps.scale) }
+                if halves && b.is_multiple_of(64) || !x.is_finite() { (b % 99) as f32 / 2.0 * steps.scale } else { x % (300.0 * steps.scale) }
             };
             let values: Vec<f32> = bits.iter().map(tame).map(|x| if x.is_finite() { x } else { 0.0 }).collect();
             let (blocks, _) = values.as_chunks::<BLOCK>();
