@@ -286,6 +286,21 @@ mod tests {
         }
 
         #[test]
+        fn every_instruction_set_as_the_portable_form(steps in any_steps(), bits in prop::collection::vec(any::<u32>(), 5 * BLOCK), halves in any::<bool>()) {
+            let tame = |b: &u32| {
+                let x = f32::from_bits(*b);
+                if halves && b.is_multiple_of(64) || !x.is_finite() { (b % 99) as f32 / 2.0 * steps.scale } else { x % (300.0 * steps.scale) }
+            };
+            let values: Vec<f32> = bits.iter().map(tame).map(|x| if x.is_finite() { x } else { 0.0 }).collect();
+            let (blocks, _) = values.as_chunks::<BLOCK>();
+            let Some(line) = Line::new(&steps) else { return Ok(()) };
+            let (mut a, mut b) = ([[0; BLOCK]; 5], [[0; BLOCK]; 5]);
+            let done = line.encode(blocks, 0, &mut a);
+            prop_assert_eq!(line.encode_portable(blocks, 64, &mut b), done);
+            prop_assert_eq!(a, b);
+        }
+
+        #[test]
         fn runs_as_one_by_one(lens in prop::collection::vec(0_usize..100, 0..6), bad in any::<bool>(), seed in any::<u32>()) {
             let n: usize = lens.iter().sum();
             let mut values: Vec<f32> = (0..n).map(|i| ((seed as usize + i * 7919) % 1000) as f32 / 500.0 - 1.0).collect();
