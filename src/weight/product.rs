@@ -170,7 +170,7 @@ fn beside<T: Float>(a: Rows<'_, T>, b: Rows<'_, T>, [p, k, q]: [usize; 3]) -> Re
     let mut out = zeros(p, q)?;
     let height = height(BLOCK, k * q);
     parallel::for_each_chunk(&mut out, height * q, |i, out| {
-        T::dots(a.from_column(i * height * a.stride), b, [out.len() / q, k, q], out);
+        T::dots(a.skip_columns(i * height * a.stride), b, [out.len() / q, k, q], out);
     });
     Ok(out)
 }
