@@ -37,9 +37,9 @@ impl<'a, T> Rows<'a, T> {
         Self { values, stride }
     }
 
-    /// The same rows from their value `column` on.
-    pub fn after(self, column: usize) -> Self {
-        Self { values: self.values.get(column..).unwrap_or(&[]), ..self }
+    /// The same rows without their first `columns` values.
+    pub fn skip_columns(self, columns: usize) -> Self {
+        Self { values: self.values.get(columns..).unwrap_or(&[]), ..self }
     }
 
     #[inline(always)]
@@ -354,10 +354,10 @@ mod tests {
                 let dot = |r: usize, b: usize| (0..k).map(|i| w(r * stride + skip + i) * i32::from(x[b * stride + skip + i])).sum::<i32>() + 7;
                 (0..m).flat_map(|r| (0..n).map(move |b| (r, b))).map(|(r, b)| dot(r, b)).collect()
             };
-            let xs = Rows::new(&x, stride).after(skip);
+            let xs = Rows::new(&x, stride).skip_columns(skip);
             for step in [k, 7, 64, 100] {
                 let mut c = vec![7; m * n];
-                let rows = Rows::new(&w, stride).after(skip);
+                let rows = Rows::new(&w, stride).skip_columns(skip);
                 let fill = |r: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(rows.part(r, columns));
                 blocked_integers(fill, &Panels::new(xs, k, n, step), m, |columns, sums| {
                     assert!(columns.start / step.max(1) == (columns.end - 1) / step.max(1));
@@ -366,7 +366,7 @@ mod tests {
                 prop_assert_eq!(&c, &exact(&|i| i32::from(w[i])));
             }
             let mut c = vec![7; m * n];
-            codes(Rows::new(&bytes, stride).after(skip), xs, [m, k, n], &mut c);
+            codes(Rows::new(&bytes, stride).skip_columns(skip), xs, [m, k, n], &mut c);
             prop_assert_eq!(&c, &exact(&|i| i32::from(bytes[i])));
         }
 
@@ -379,9 +379,9 @@ mod tests {
             let w: Vec<f32> = bits(seed, m * stride + skip).map(float).collect();
             let x: Vec<f32> = bits(seed ^ 99, n * stride + skip).map(float).collect();
             let mut c = vec![0.0; m * n];
-            floats(Rows::new(&w, stride).after(skip), Rows::new(&x, stride).after(skip), [m, k, n], &mut c);
-            let rows = Rows::new(&w, stride).after(skip);
-            let panels = Panels::new(Rows::new(&x, stride).after(skip), k, n, k);
+            floats(Rows::new(&w, stride).skip_columns(skip), Rows::new(&x, stride).skip_columns(skip), [m, k, n], &mut c);
+            let rows = Rows::new(&w, stride).skip_columns(skip);
+            let panels = Panels::new(Rows::new(&x, stride).skip_columns(skip), k, n, k);
             let mut blocked = vec![0.0; m * n];
             blocked_floats(|r, columns, to| to.copy_from_slice(rows.part(r, columns)), &panels, &mut blocked);
             for (i, c) in c.iter().chain(&blocked).enumerate() {

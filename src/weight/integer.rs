@@ -277,7 +277,7 @@ fn byte_sums<T: Float>(
             for from in columns.clone().step_by(dots::EXACT) {
                 let len = dots::EXACT.min(columns.end - from);
                 part.fill(0);
-                dots::codes(w.after(from), x.after(from), [out.len() / n, len, n], &mut part);
+                dots::codes(w.skip_columns(from), x.skip_columns(from), [out.len() / n, len, n], &mut part);
                 long.iter_mut().zip(&part).for_each(|(long, part)| *long += i64::from(*part));
             }
             let rows = long.chunks_mut(n).zip(total.chunks_mut(n));
