@@ -104,6 +104,9 @@ pub use distill::{Distiller, FineTuner};
 pub use error::{BoxError, Error, Fault, FormatError, GraphError, Invalid, LeftAlone, Refusal, Result};
 pub use format::Layout;
 pub use log::{Log, Progress};
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use lowrank::thin_svd;
 pub use lowrank::{LowRankFactorizer, Svd};
 pub use model::{Carried, Kind, Model, Outline, OutlineWeight, Select, WeightInfo};
 pub use ndarray;

@@ -17,6 +17,8 @@ pub(super) struct Settings {
     parameters: Option<f64>,
     #[serde(skip_serializing_if = "is_default")]
     svd: Svd,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    exact: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     only: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -35,8 +37,15 @@ fn is_default(svd: &Svd) -> bool {
 impl From<LowRankFactorizer> for Settings {
     fn from(step: LowRankFactorizer) -> Self {
         let Select { only, except, kinds } = step.select;
-        let settings =
-            Self { residual: step.residual, svd: step.svd, only, except, kinds, ..Self::default() };
+        let settings = Self {
+            residual: step.residual,
+            svd: step.svd,
+            exact: step.exact,
+            only,
+            except,
+            kinds,
+            ..Self::default()
+        };
         match step.amount {
             Amount::Rank(rank) => Self { rank: Some(rank), ..settings },
             Amount::Energy(fraction) => Self { energy: Some(fraction), ..settings },
@@ -56,6 +65,6 @@ impl TryFrom<Settings> for LowRankFactorizer {
             _ => return Err("factorize needs exactly one of rank, energy, parameters".to_owned()),
         };
         let select = Select { only: s.only, except: s.except, kinds: s.kinds };
-        Ok(Self { amount, residual: s.residual, svd: s.svd, select })
+        Ok(Self { amount, residual: s.residual, svd: s.svd, exact: s.exact, select })
     }
 }

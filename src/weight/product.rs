@@ -213,7 +213,7 @@ fn sparse_product<T: Float>(
     x: &[T],
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
-    let bits = |row: usize| Bits { words: mask.words(), start: row * k, cols: k };
+    let bits = |row: usize| Bits { words: mask.words(0..mask.len()), start: row * k, cols: k };
     let range = |row: usize| row * k..(row + 1) * k;
     let mut out = zeros(m, n)?;
     let height = height(BLOCK, k * n);
@@ -250,7 +250,7 @@ fn side_by_side<T: Float, const L: usize>(
     parallel::for_each_chunk(out, height * n, |i, out| {
         let (mut buffer, mut places) = (Vec::new(), Vec::new());
         for (row, out) in (i * height..).zip(out.chunks_mut(n)) {
-            sparse::places(Bits { words: mask.words(), start: row * k, cols: k }, &mut places);
+            sparse::places(Bits { words: mask.words(0..mask.len()), start: row * k, cols: k }, &mut places);
             let kept = kept.read(row * k..(row + 1) * k, Some(mask), &mut buffer);
             for (x, out) in sides.iter().zip(out.chunks_mut(L)) {
                 out.copy_from_slice(&sparse::dots(&places, kept, x)[..out.len()]);

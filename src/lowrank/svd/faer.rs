@@ -9,7 +9,7 @@ use faer::{Mat, MatRef, Par};
 
 /// One thread: faer's result differs in its last bits with the number of threads, and ours must not.
 /// Weights are decomposed side by side instead.
-const PAR: Par = Par::Seq;
+pub(super) const PAR: Par = Par::Seq;
 
 pub(super) fn thin<T: Float + RealField>(a: &[T], rows: usize, cols: usize) -> Result<Thin<T>, Fault> {
     let a = MatRef::from_row_major_slice(a, rows, cols);
@@ -32,7 +32,6 @@ pub(super) fn thin<T: Float + RealField>(a: &[T], rows: usize, cols: usize) -> R
     )
     .map_err(|_| Fault::NoConvergence)?;
     Ok(Thin {
-        exponent: 0,
         left: (0..rows).flat_map(|i| (0..k).map(move |j| (i, j))).map(|(i, j)| left[(i, j)]).collect(),
         singular: (0..k).map(|i| singular[i].widen()).collect(),
         right: (0..k).flat_map(|i| right.col(i).iter().copied().collect::<Vec<_>>()).collect(),

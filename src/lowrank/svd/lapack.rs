@@ -17,7 +17,6 @@ pub(super) fn thin<T: Float + Number>(a: &[T], rows: usize, cols: usize) -> Resu
     let (left, singular, right) = a.svddc(JobSvd::Some).map_err(|_| Fault::NoConvergence)?;
     let (Some(left), Some(right)) = (left, right) else { return Err(Fault::NoConvergence) };
     Ok(Thin {
-        exponent: 0,
         left: left.iter().copied().collect(),
         singular: singular.iter().map(|s| s.widen()).collect(),
         right: right.iter().copied().collect(),
