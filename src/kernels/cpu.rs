@@ -18,6 +18,22 @@ pub fn fast<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// Whether a product and a sum are one instruction in what [`fast`] runs: rounded once, and slow where they
+/// are not.
+#[inline(always)]
+pub fn has_fused() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return has_avx2();
+    #[cfg(not(target_arch = "x86_64"))]
+    cfg!(target_arch = "aarch64")
+}
+
+/// `w * x + sum`, rounded once where `FUSED`.
+#[inline(always)]
+pub fn multiply_add<T: num_traits::Float, const FUSED: bool>(w: T, x: T, sum: T) -> T {
+    if FUSED { w.mul_add(x, sum) } else { w * x + sum }
+}
+
 /// Whether AVX2 and what always comes with it are there. Asked of the CPU once; later calls read a flag.
 #[cfg(target_arch = "x86_64")]
 pub fn has_avx2() -> bool {

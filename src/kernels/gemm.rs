@@ -1,8 +1,7 @@
 //! Matrix product, through ndarray (matrixmultiply), cut into row blocks for the threads.
 
-use super::dots::Rows;
 use crate::parallel;
-use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar, ShapeBuilder, linalg::general_mat_mul};
+use ndarray::{ArrayView2, ArrayViewMut2, LinalgScalar, linalg::general_mat_mul};
 
 /// Rows of the result that one thread computes at a time; more where they are short, so that each block is
 /// worth a thread. The cut depends on the shape alone, never on the number of threads.
@@ -34,19 +33,6 @@ pub fn gemm<T: LinalgScalar + Send + Sync + PartialOrd>(
         let a = a.slice(ndarray::s![first..first + height, ..]);
         general_mat_mul(alpha, &a, &b, beta, &mut c);
     });
-}
-
-/// `c [m, n] += w x^T`, on this thread.
-pub fn rows<T: LinalgScalar>(w: Rows<'_, T>, x: Rows<'_, T>, [m, k, n]: [usize; 3], c: &mut [T]) {
-    if let (Ok(w), Ok(x), Ok(mut c)) =
-        (strided(w, m, k), strided(x, n, k), ArrayViewMut2::from_shape((m, n), c))
-    {
-        general_mat_mul(T::one(), &w, &x.t(), T::one(), &mut c);
-    }
-}
-
-fn strided<T>(rows: Rows<'_, T>, n: usize, k: usize) -> Result<ArrayView2<'_, T>, ndarray::ShapeError> {
-    ArrayView2::from_shape((n, k).strides((rows.stride, 1)), rows.values)
 }
 
 fn view<T>(values: &[T], rows: usize, cols: usize, transposed: bool) -> ArrayView2<'_, T> {

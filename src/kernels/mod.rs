@@ -3,22 +3,18 @@
 //! Results never depend on the number of threads: work is cut into blocks of fixed size, and a sum is
 //! always taken within one block or over blocks in order.
 
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 pub mod cpu;
-pub mod dots;
 mod gemm;
 pub mod memory;
+pub mod products;
 pub mod prune;
 pub mod quantize;
 pub mod sparse;
-pub mod unpack;
 
-use dots::{Panels, Rows};
-use std::ops::Range;
+use products::{Grid, Packed, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: prune::Magnitude + quantize::Quantize {
+pub trait Kernels: prune::Magnitude + quantize::Quantize + sparse::Sparse + Packed {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(
@@ -29,15 +25,12 @@ pub trait Kernels: prune::Magnitude + quantize::Quantize {
         beta: Self,
         c: &mut [Self],
     );
-    /// `out[i] = scale * integers[i]`, rounded once.
+    /// `c [m, n] += w x^T` on this thread, for `m` rows of weights.
     #[doc(hidden)]
-    fn scale_integers(scale: Self, integers: &[i16], out: &mut [Self]);
-    /// `c [m, n] += w [m, k] x [n, k]^T` on this thread, for `[m, k, n]`.
+    fn products(w: Source<'_, Self>, x: &Panels<Self>, m: usize, c: &mut [Self]);
+    /// See [`products::nibbles_f32`].
     #[doc(hidden)]
-    fn dots(w: Rows<'_, Self>, x: Rows<'_, Self>, shape: [usize; 3], c: &mut [Self]);
-    /// The same for up to [`dots::ROWS`] rows of weights that `fill(row, columns, values)` decodes.
-    #[doc(hidden)]
-    fn blocked_dots(fill: impl FnMut(usize, Range<usize>, &mut [Self]), x: &Panels<Self>, c: &mut [Self]);
+    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self;
 }
 
 impl Kernels for f32 {
@@ -52,19 +45,12 @@ impl Kernels for f32 {
         gemm::gemm(shape, alpha, a, b, beta, c);
     }
 
-    fn scale_integers(scale: Self, integers: &[i16], out: &mut [Self]) {
-        cpu::fast(
-            #[inline(always)]
-            || out.iter_mut().zip(integers).for_each(|(out, i)| *out = f32::from(*i) * scale),
-        );
+    fn products(w: Source<'_, Self>, x: &Panels<Self>, m: usize, c: &mut [Self]) {
+        products::floats(w, x, m, c);
     }
 
-    fn dots(w: Rows<'_, Self>, x: Rows<'_, Self>, shape: [usize; 3], c: &mut [Self]) {
-        dots::floats(w, x, shape, c);
-    }
-
-    fn blocked_dots(fill: impl FnMut(usize, Range<usize>, &mut [Self]), x: &Panels<Self>, c: &mut [Self]) {
-        dots::blocked_floats(fill, x, c);
+    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self {
+        products::nibbles_f32(w, grids, x, step)
     }
 }
 
@@ -80,18 +66,11 @@ impl Kernels for f64 {
         gemm::gemm(shape, alpha, a, b, beta, c);
     }
 
-    fn scale_integers(scale: Self, integers: &[i16], out: &mut [Self]) {
-        cpu::fast(
-            #[inline(always)]
-            || out.iter_mut().zip(integers).for_each(|(out, i)| *out = f64::from(*i) * scale),
-        );
+    fn products(w: Source<'_, Self>, x: &Panels<Self>, m: usize, c: &mut [Self]) {
+        products::doubles(w, x, m, c);
     }
 
-    fn dots(w: Rows<'_, Self>, x: Rows<'_, Self>, shape: [usize; 3], c: &mut [Self]) {
-        gemm::rows(w, x, shape, c);
-    }
-
-    fn blocked_dots(fill: impl FnMut(usize, Range<usize>, &mut [Self]), x: &Panels<Self>, c: &mut [Self]) {
-        dots::blocked_by(fill, x, c, gemm::rows);
+    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self {
+        products::nibbles_any(w, grids, x, step)
     }
 }

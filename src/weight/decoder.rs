@@ -2,13 +2,14 @@
 
 use super::mask::Mask;
 use super::{Affine, Leaf};
-use crate::kernels::unpack;
+use crate::kernels::quantize::{decode, pack, subtract};
+use crate::kernels::sparse::{Bits, expand_integers};
 use crate::{Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// Codes that are unpacked at a time.
-const CHUNK: usize = 256;
+const CHUNK: usize = 512;
 
 pub(super) struct Decoder<'a, T: Float> {
     packed: Cow<'a, [u8]>,
@@ -35,31 +36,41 @@ impl<'a, T: Float> Decoder<'a, T> {
         })
     }
 
-    /// The codes as they are, where each is a byte.
-    pub fn bytes(&self) -> Option<&[u8]> {
-        (self.bits == 8).then_some(&self.packed)
+    /// The codes as they are, where each has `bits`.
+    pub fn packed(&self, bits: u8) -> Option<&[u8]> {
+        (self.bits == bits).then_some(&self.packed)
+    }
+
+    /// Columns of a row that share a scale.
+    pub fn step(&self, cols: usize) -> usize {
+        self.run.min(cols).max(1)
     }
 
     /// Scale and zero point of the entry at a flat position.
-    pub fn grid(&self, at: usize) -> (T, i16) {
+    pub fn grid(&self, at: usize) -> (T, u8) {
         let block = at / self.run;
         let zero = self.zeros.as_ref().map_or(Affine::<T>::middle(self.bits), |zeros| zeros[block]);
-        (self.scales[block], i16::from(zero))
+        (self.scales[block], zero)
     }
 
     /// `code - zero` of all entries of the flat `range`; a pruned one is a number that adds nothing.
     pub fn spread(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i16]) {
-        let copy = |_, integers: &[i16], out: &mut [i16]| out.copy_from_slice(integers);
-        let Some(mask) = mask else { return self.decode(range, None, out, copy) };
-        let mut kept = vec![0; mask.rank(range.end) - mask.rank(range.start)];
-        self.decode(range.clone(), Some(mask), &mut kept, copy);
-        out.fill(0);
-        mask.positions(range.clone()).zip(kept).for_each(|(i, code)| out[i - range.start] = code);
+        let Some(mask) = mask else {
+            return self.decode(range, None, out, |_, zero, codes, out| subtract(codes, zero, out));
+        };
+        let mut kept = [0; CHUNK];
+        for (first, out) in range.clone().step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
+            let part = first..first + out.len();
+            let kept = &mut kept[..mask.rank(part.end) - mask.rank(part.start)];
+            self.decode(part, Some(mask), kept, |_, zero, codes, out| subtract(codes, zero, out));
+            let bits = Bits { words: mask.words(0..mask.len()), start: first, cols: out.len() };
+            expand_integers(bits, kept, out);
+        }
     }
 
     /// The numbers that the kept entries of the flat `range` stand for.
     pub fn values(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [T]) {
-        self.decode(range, mask, out, T::scale_integers);
+        self.decode(range, mask, out, |scale, zero, codes, out| decode(codes, scale, zero, out));
     }
 
     fn decode<R>(
@@ -67,10 +78,11 @@ impl<'a, T: Float> Decoder<'a, T> {
         range: Range<usize>,
         mask: Option<&Mask>,
         out: &mut [R],
-        put: impl Fn(T, &[i16], &mut [R]),
+        put: impl Fn(T, u8, &[u8], &mut [R]),
     ) {
         let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
-        let mut integers = [0_i16; CHUNK];
+        let bits = usize::from(self.bits);
+        let mut unpacked = [0; CHUNK];
         let (mut at, mut code) = (range.start, rank(range.start));
         let first = code;
         while at < range.end {
@@ -79,9 +91,14 @@ impl<'a, T: Float> Decoder<'a, T> {
             let last = rank(end);
             while code < last {
                 let n = CHUNK.min(last - code);
-                let integers = &mut integers[..n];
-                unpack::map(&self.packed, self.bits, code, integers, |c| i16::from(c) - zero);
-                put(scale, integers, &mut out[code - first..][..n]);
+                let packed = &self.packed[code * bits / 8..((code + n) * bits).div_ceil(8)];
+                let codes = if bits == 8 {
+                    packed
+                } else {
+                    pack::unpack(self.bits, packed, code * bits % 8, &mut unpacked[..n]);
+                    &unpacked[..n]
+                };
+                put(scale, zero, codes, &mut out[code - first..][..n]);
                 code += n;
             }
             at = end;

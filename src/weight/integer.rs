@@ -12,16 +12,14 @@
 use super::decoder::Decoder;
 use super::product::{SMALL, height, transposed};
 use super::{Coding, Leaf, zeros};
-use crate::kernels::cpu::fast;
-use crate::kernels::dots::{self, MANY, Panels, ROWS, Rows};
+use crate::kernels::products::{self, EXACT, FEW, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
+use crate::kernels::quantize::{Steps, ends, subtract};
 use crate::{Fault, Float, parallel};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
-/// Adding it to a small whole number leaves that number in the low bits of the sum: 1.5 * 2^52.
-const WHOLE: f64 = 6_755_399_441_055_744.0;
-/// Values that are looked at side by side.
-const LANES: usize = 16;
+/// Values that are coded at a time.
+const CHUNK: usize = 512;
 
 /// How the input of a product is coded.
 ///
@@ -32,8 +30,8 @@ const LANES: usize = 16;
 /// | `Int8Static` | fixed, from calibration | values outside are clipped |
 ///
 /// Codes are unsigned 8-bit with an integer zero point: `q = round(x / scale) + zero`, rounding half to
-/// even, clamped to 0..=255; `scale = (max - min) / 255` over a range widened to hold 0. Integer products
-/// need a quantized weight.
+/// even, clamped to 0..=255; `scale = (max - min) / 255` over a range widened to hold 0, rounded to the type of
+/// the weights. Integer products need a quantized weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -90,30 +88,22 @@ impl CodedInput {
             many => parallel::try_map(many, find)?,
         };
         let mut codes = vec![0; x.len()];
-        parallel::for_each_chunk(&mut codes, size, |i, codes| {
-            let (scale, zero) = grids[i];
-            encode(&x[i * size..][..codes.len()], scale, zero, codes);
-        });
-        let mut scales: Vec<f64> =
-            grids.iter().flat_map(|(scale, _)| std::iter::repeat_n(*scale, group)).take(n).collect();
+        parallel::for_each_chunk(&mut codes, size, |i, codes| encode(&grids[i], &x[i * size..], codes));
+        let scales = grids.iter().flat_map(|grid| std::iter::repeat_n(grid.scale.widen(), group));
+        let mut scales: Vec<f64> = scales.take(n).collect();
         scales.resize(n, 1.0);
         Ok(Self { codes, scales })
     }
 }
 
 /// `code - zero` of finite values.
-fn encode<T: Float>(x: &[T], scale: f64, zero: f64, codes: &mut [i16]) {
-    fast(
-        #[inline(always)]
-        || {
-            for (code, x) in codes.iter_mut().zip(x) {
-                let q = (x.widen() / scale).round_ties_even() + zero;
-                let q = q.clamp(0.0, 255.0) - zero;
-                // A whole number after this sum lies in the low bits: a conversion that vectors have.
-                *code = (q + WHOLE).to_bits() as i16;
-            }
-        },
-    );
+fn encode<T: Float>(grid: &Steps<T>, x: &[T], codes: &mut [i16]) {
+    let mut bytes = [0; CHUNK];
+    for (codes, x) in codes.chunks_mut(CHUNK).zip(x.chunks(CHUNK)) {
+        let bytes = &mut bytes[..codes.len()];
+        grid.encode(&x[..codes.len()], bytes);
+        subtract(bytes, grid.zero, codes);
+    }
 }
 
 impl Fault {
@@ -127,38 +117,19 @@ impl Fault {
 
 /// Smallest and largest of the values and 0; `None` where one is NaN or infinite.
 pub(crate) fn range<T: Float>(values: &[T]) -> Option<(f64, f64)> {
-    fast(
-        #[inline(always)]
-        || {
-            let zeros = [T::zero(); LANES];
-            let (mut low, mut high, mut sums) = (zeros, zeros, zeros);
-            let (whole, rest) = values.as_chunks::<LANES>();
-            let mut last = zeros;
-            last[..rest.len()].copy_from_slice(rest);
-            for values in whole.iter().chain([&last]) {
-                for (i, x) in values.iter().enumerate() {
-                    low[i] = if *x < low[i] { *x } else { low[i] };
-                    high[i] = if *x > high[i] { *x } else { high[i] };
-                    // Becomes NaN with the first NaN or infinity.
-                    sums[i] += *x * T::zero();
-                }
-            }
-            let (low, high) = (low.iter().map(|x| x.widen()), high.iter().map(|x| x.widen()));
-            let finite = sums.iter().all(|sum| *sum == T::zero());
-            finite.then(|| (low.fold(0.0, f64::min), high.fold(0.0, f64::max)))
-        },
-    )
+    ends(values).map(|(low, high)| (low.widen(), high.widen()))
 }
 
-/// Scale and zero point of unsigned 8-bit codes for `low..=high`, which is widened to hold 0.
-fn grid(low: f64, high: f64) -> (f64, f64) {
+/// Unsigned 8-bit codes for `low..=high`, which is widened to hold 0.
+fn grid<T: Float>(low: f64, high: f64) -> Steps<T> {
     let (low, high) = (low.min(0.0), high.max(0.0));
     // Not (high - low) / 255: that overflows for the largest numbers.
-    let scale = high / 255.0 - low / 255.0;
-    if scale > 0.0 && (1.0 / scale).is_finite() {
-        (scale, (-low / scale).round_ties_even().clamp(0.0, 255.0))
+    let scale = T::narrow(high / 255.0 - low / 255.0);
+    if scale > T::zero() && (T::one() / scale).is_finite() {
+        let zero = (-low / scale.widen()).round_ties_even().clamp(0.0, 255.0);
+        Steps { scale, zero: zero as u8, low: 0, high: 255 }
     } else {
-        (1.0, 0.0)
+        Steps { scale: T::one(), zero: 0, low: 0, high: 255 }
     }
 }
 
@@ -182,24 +153,23 @@ impl<T: Float> Leaf<T> {
         let input = CodedInput::new(x, n, group, how)?;
         let (rows, cols) = (self.rows, self.cols);
         // Inputs of a row that share a scale.
-        let step = affine.granularity.block(rows, cols).min(cols).max(1);
-        let scale = |row: usize, column: usize| decoder.grid(row * cols + column).0.widen();
-        let x = Rows::new(&input.codes, cols);
-        if let (None, true, Some(codes)) = (&mask, n <= MANY, decoder.bytes()) {
-            let y = byte_sums(codes, &decoder, &input, [rows, cols, n], step)?;
+        let step = decoder.step(cols);
+        if mask.is_none()
+            && let Some(y) = in_place(&decoder, &input, [rows, cols, n], step)?
+        {
             return transposed(y, rows, n);
         }
+        let scale = |row: usize, column: usize| decoder.grid(row * cols + column).0.widen();
+        let x = Rows::new(&input.codes, cols);
         let fill = |row: usize, columns: Range<usize>, to: &mut [i16]| {
             decoder.spread(row * cols + columns.start..row * cols + columns.end, mask.as_deref(), to);
         };
         if n > rows && step == cols && rows * cols <= SMALL {
-            let mut w = vec![0; rows * cols];
-            w.chunks_mut(cols).enumerate().for_each(|(row, to)| fill(row, 0..cols, to));
             let scales: Vec<f64> = (0..rows).map(|row| scale(row, 0)).collect();
+            let panels = Panels::by(cols, rows, step, fill);
             let fill =
                 |b: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(x.part(b, columns));
             let finish = |b: usize, row: usize, sum: f64| T::narrow(scales[row] * sum * input.scales[b]);
-            let panels = Panels::new(Rows::new(&w, cols), cols, rows, step);
             return sums(fill, &panels, [n, cols, rows], step, |_, _| 1.0, finish);
         }
         let finish = |_: usize, b: usize, sum: f64| T::narrow(sum * input.scales[b]);
@@ -219,32 +189,34 @@ fn sums<T: Float>(
     finish: impl Fn(usize, usize, f64) -> T + Sync + Send,
 ) -> Result<Vec<T>, Fault> {
     let mut out = zeros::<T>(m, n)?;
-    let height = height(ROWS, k * n);
+    let (height, width) = (height(HEIGHT, k * n), panels.width());
     parallel::for_each_chunk(&mut out, height * n, |i, out| {
-        for (j, out) in out.chunks_mut((ROWS * n).max(1)).enumerate() {
-            let first = i * height + j * ROWS;
-            let (mut long, mut total) = (vec![0_i64; out.len()], vec![0.0; out.len()]);
-            let fill = |row: usize, columns: Range<usize>, to: &mut [i16]| fill(first + row, columns, to);
-            dots::blocked_integers(fill, panels, out.len() / n, |columns, sums| {
-                let begins = columns.start.is_multiple_of(step);
-                let ends = columns.end.is_multiple_of(step) || columns.end == k;
-                let rows = sums.chunks(n).zip(long.chunks_mut(n)).zip(total.chunks_mut(n));
-                for (row, ((sums, long), total)) in (first..).zip(rows) {
-                    let scale = scale(row, columns.start);
-                    if begins && ends {
-                        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += scale * f64::from(*sum));
-                        continue;
+        for (j, out) in out.chunks_mut((HEIGHT * n).max(1)).enumerate() {
+            let (first, rows) = (i * height + j * HEIGHT, out.len() / n);
+            // Of steps that are cut, what has been summed.
+            let mut long = if step > EXACT { vec![0_i64; rows * width] } else { Vec::new() };
+            let mut total = vec![0.0; rows * width];
+            let mut fill = |row: usize, columns: Range<usize>, to: &mut [i16]| fill(first + row, columns, to);
+            products::integers(Source::Decoded(&mut fill), panels, rows, &mut |columns, sums| {
+                let rows = sums.chunks_exact(width).zip(total.chunks_exact_mut(width));
+                if long.is_empty() {
+                    for (row, (sums, total)) in (first..).zip(rows) {
+                        products::add_scaled(scale(row, columns.start), sums, total);
                     }
-                    for ((total, long), sum) in total.iter_mut().zip(long).zip(sums) {
-                        *long += i64::from(*sum);
-                        if ends {
-                            *total += scale * *long as f64;
-                            *long = 0;
-                        }
+                    return;
+                }
+                long.iter_mut().zip(sums).for_each(|(long, sum)| *long += i64::from(*sum));
+                if columns.end.is_multiple_of(step) || columns.end == k {
+                    for (row, (long, total)) in
+                        (first..).zip(long.chunks_exact_mut(width).zip(total.chunks_exact_mut(width)))
+                    {
+                        let scale = scale(row, columns.start);
+                        total.iter_mut().zip(&*long).for_each(|(total, long)| *total += scale * *long as f64);
+                        long.fill(0);
                     }
                 }
             });
-            for (row, (out, total)) in (first..).zip(out.chunks_mut(n).zip(total.chunks(n))) {
+            for (row, (out, total)) in (first..).zip(out.chunks_mut(n).zip(total.chunks(width.max(1)))) {
                 out.iter_mut().zip(total).enumerate().for_each(|(b, (out, sum))| *out = finish(row, b, *sum));
             }
         }
@@ -252,45 +224,78 @@ fn sums<T: Float>(
     Ok(out)
 }
 
-/// The same for a few inputs with codes of a byte, which are read where they are: what their zero points
-/// add is known from the sums of the inputs.
-fn byte_sums<T: Float>(
-    codes: &[u8],
+/// `[m, n]` for a few inputs with codes that are read where they are, if a kernel does that: what their zero
+/// points add is known from the sums of the inputs.
+fn in_place<T: Float>(
     decoder: &Decoder<'_, T>,
     input: &CodedInput,
     [m, k, n]: [usize; 3],
     step: usize,
+) -> Result<Option<Vec<T>>, Fault> {
+    let x = Rows::new(&input.codes, k);
+    // Steps that an `i32` cannot hold are cut.
+    let parts: Vec<Range<usize>> = (0..k)
+        .step_by(step)
+        .flat_map(|first| {
+            let end = k.min(first + step);
+            (first..end).step_by(EXACT).map(move |first| first..end.min(first + EXACT))
+        })
+        .collect();
+    if let Some(codes) = decoder.packed(8).filter(|_| n <= FEW) {
+        let sum = |first: usize, sums: &mut [i32]| {
+            let w = Rows::new(&codes[first * k..], k);
+            let rows = sums.len() / (parts.len() * n).max(1);
+            for (part, sums) in parts.iter().zip(sums.chunks_mut((rows * n).max(1))) {
+                let (w, x) = (w.skip_columns(part.start), x.skip_columns(part.start));
+                products::bytes_in_place(w, x, [rows, part.len(), n], sums);
+            }
+        };
+        // [part][row][input]
+        return of_parts(decoder, input, [m, k, n], &parts, sum, |row, rows, part| (part * rows + row) * n).map(Some);
+    }
+    let whole = k.is_multiple_of(step) && step.is_multiple_of(TOGETHER) && step <= EXACT;
+    if let Some(codes) = decoder.packed(4).filter(|_| n == 1 && whole) {
+        let sorted = Sorted::new(&input.codes);
+        let sum = |first: usize, sums: &mut [i32]| {
+            products::nibbles(Rows::new(&codes[first * k / 2..], k / 2), &sorted, step, sums);
+        };
+        // [row][part]
+        return of_parts(decoder, input, [m, k, n], &parts, sum, |row, _, part| row * parts.len() + part).map(Some);
+    }
+    Ok(None)
+}
+
+/// The products from the sums of codes with inputs that `sum(first row, sums)` adds for each part of the
+/// columns, those of a row and a part from `place(row, rows, part)` on.
+fn of_parts<T: Float>(
+    decoder: &Decoder<'_, T>,
+    input: &CodedInput,
+    [m, k, n]: [usize; 3],
+    parts: &[Range<usize>],
+    sum: impl Fn(usize, &mut [i32]) + Sync + Send,
+    place: impl Fn(usize, usize, usize) -> usize + Sync + Send,
 ) -> Result<Vec<T>, Fault> {
     let x = Rows::new(&input.codes, k);
-    let steps: Vec<Range<usize>> = (0..k).step_by(step).map(|c| c..k.min(c + step)).collect();
-    let of_inputs: Vec<i64> = (steps.iter())
-        .flat_map(|step| (0..n).map(|b| x.part(b, step.clone()).iter().map(|q| i64::from(*q)).sum()))
+    let of_inputs: Vec<i64> = (parts.iter())
+        .flat_map(|part| (0..n).map(|b| x.part(b, part.clone()).iter().map(|q| i64::from(*q)).sum()))
         .collect();
     let mut out = zeros::<T>(m, n)?;
-    let height = height(2 * ROWS, k * n);
+    let height = height(2 * HEIGHT, k * n);
     parallel::for_each_chunk(&mut out, height * n, |i, out| {
-        let first = i * height;
-        let w = Rows::new(&codes[first * k..], k);
-        let (mut total, mut part) = (vec![0.0; out.len()], vec![0; out.len()]);
-        let mut long = vec![0_i64; out.len()];
-        for (columns, of_inputs) in steps.iter().zip(of_inputs.chunks(n)) {
-            for from in columns.clone().step_by(dots::EXACT) {
-                let len = dots::EXACT.min(columns.end - from);
-                part.fill(0);
-                dots::codes(w.skip_columns(from), x.skip_columns(from), [out.len() / n, len, n], &mut part);
-                long.iter_mut().zip(&part).for_each(|(long, part)| *long += i64::from(*part));
-            }
-            let rows = long.chunks_mut(n).zip(total.chunks_mut(n));
-            for (row, (long, total)) in (first..).zip(rows) {
-                let (scale, zero) = decoder.grid(row * k + columns.start);
+        let (first, rows) = (i * height, out.len() / n);
+        let mut sums = vec![0; rows * parts.len() * n];
+        sum(first, &mut sums);
+        let mut total = vec![0.0; n];
+        for (row, out) in out.chunks_mut(n).enumerate() {
+            total.fill(0.0);
+            for (p, (part, of_inputs)) in parts.iter().zip(of_inputs.chunks(n)).enumerate() {
+                let (scale, zero) = decoder.grid((first + row) * k + part.start);
                 let (scale, zero) = (scale.widen(), i64::from(zero));
-                for ((total, long), of_input) in total.iter_mut().zip(long).zip(of_inputs) {
-                    *total += scale * (*long - zero * of_input) as f64;
-                    *long = 0;
+                let sums = &sums[place(row, rows, p)..][..n];
+                for ((total, sum), of_input) in total.iter_mut().zip(sums).zip(of_inputs) {
+                    *total += scale * (i64::from(*sum) - zero * of_input) as f64;
                 }
             }
-        }
-        for (out, total) in out.chunks_mut(n).zip(total.chunks(n)) {
             let sums = total.iter().zip(&input.scales);
             out.iter_mut().zip(sums).for_each(|(out, (sum, scale))| *out = T::narrow(sum * scale));
         }

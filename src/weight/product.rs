@@ -11,24 +11,25 @@ use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
-use crate::kernels::dots::{MANY, Panels, ROWS, Rows};
-use crate::kernels::sparse::{self, Beside, Bits, Spaced};
+use crate::kernels::products::{Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
+use crate::kernels::sparse::{self, Beside, Bits, Spaced, WORD};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Rows of one side that a thread takes at a time.
-const BLOCK: usize = 2 * ROWS;
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 17;
 /// Entries of a weight that is decoded as a whole where inputs are more than its rows.
 pub(super) const SMALL: usize = 1 << 20;
-/// A pruned weight runs on its kept entries for this few inputs, and for more where less than a
-/// `DENSE_SHARE`th is kept.
-const DENSE_INPUTS: usize = 2;
+/// A pruned weight runs on its kept entries for one input, and for more where less than a `DENSE_SHARE`th is
+/// kept.
 const DENSE_SHARE: usize = 3;
+/// A row is gone through entry by entry where more than a `MANY_SHARE`th is kept, bit by bit otherwise.
+const MANY_SHARE: usize = 5;
 /// Columns that are transposed at a time: numbers of a cache line.
 const LINE: usize = 16;
+/// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
+const NEAR: usize = 1 << 17;
 
 impl<T: Float> Weight<T> {
     /// `x [n, cols]` times the transposed weight, `[n, rows]`. Each run of `group` rows of `x` shares one
@@ -92,10 +93,14 @@ impl<T: Float> Leaf<T> {
         let mask = leaf.mask()?;
         let kept = Kept::new(&leaf)?;
         match mask.as_deref() {
-            Some(mask) if n <= DENSE_INPUTS || leaf.kept() < leaf.len() / DENSE_SHARE => {
+            Some(mask) if n == 1 => sparse_dots(&kept, mask, x, [cols, rows]),
+            Some(mask) if leaf.kept() < leaf.len() / DENSE_SHARE => {
                 sparse_product(&kept, mask, x, [n, cols, rows])
             }
             mask => {
+                if let (1, None, Some(y)) = (n, mask, kept.nibbles(x, [cols, rows])?) {
+                    return Ok(y);
+                }
                 let fill = |row: usize, columns: Range<usize>, to: &mut [T]| {
                     let range = row * cols + columns.start..row * cols + columns.end;
                     kept.spread(range, mask, to);
@@ -120,14 +125,15 @@ impl<'a, T: Float> Kept<'a, T> {
         })
     }
 
-    /// The kept numbers of the flat `range`, which lies in one row; `buffer` is room for them.
-    fn read<'b>(&'b self, range: Range<usize>, mask: Option<&Mask>, buffer: &'b mut Vec<T>) -> &'b [T] {
+    /// The kept numbers of the flat `range`, which lies in one row, and maybe more; `buffer` is room for them.
+    fn read<'b>(&'b self, range: Range<usize>, mask: &Mask, buffer: &'b mut Vec<T>) -> &'b [T] {
+        let kept = mask.rank(range.start)..mask.rank(range.end);
         match self {
-            Self::Values(values) => &values[kept_range(&range, mask)],
+            Self::Values(values) => &values[kept.start..],
             Self::Codes(decoder) => {
-                buffer.clear();
-                buffer.resize(kept_range(&range, mask).len(), T::zero());
-                decoder.values(range, mask, buffer);
+                // More than a kernel looks at.
+                buffer.resize(kept.len() + WORD, T::zero());
+                decoder.values(range, Some(mask), &mut buffer[..kept.len()]);
                 buffer
             }
         }
@@ -140,37 +146,55 @@ impl<'a, T: Float> Kept<'a, T> {
             (Self::Codes(decoder), None) => decoder.values(range, None, to),
             (kept, Some(mask)) => {
                 let mut buffer = Vec::new();
-                let kept = kept.read(range.clone(), Some(mask), &mut buffer);
-                to.fill(T::zero());
-                mask.positions(range.clone()).zip(kept).for_each(|(i, x)| to[i - range.start] = *x);
+                let bits = Bits { words: mask.words(0..mask.len()), start: range.start, cols: to.len() };
+                T::expand(bits, kept.read(range, mask, &mut buffer), to);
             }
         }
     }
-}
 
-/// Where the kept entries of the flat `range` lie among all that are kept.
-fn kept_range(range: &Range<usize>, mask: Option<&Mask>) -> Range<usize> {
-    let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
-    rank(range.start)..rank(range.end)
+    /// The product with one input `x [k]` of 4-bit codes, if that is what they are, and lie as a kernel wants.
+    fn nibbles(&self, x: &[T], [k, m]: [usize; 2]) -> Result<Option<Vec<T>>, Fault> {
+        let Self::Codes(decoder) = self else { return Ok(None) };
+        let step = decoder.step(k);
+        let Some(codes) = decoder.packed(4).filter(|_| k.is_multiple_of(step) && step.is_multiple_of(TOGETHER))
+        else {
+            return Ok(None);
+        };
+        let x = Sorted::new(x);
+        let mut out = zeros(m, 1)?;
+        let height = height(HEIGHT, k);
+        parallel::for_each_chunk(&mut out, height, |i, out| {
+            let mut grids = Vec::with_capacity(k / step);
+            for (row, out) in (i * height..).zip(out) {
+                grids.clear();
+                grids.extend((0..k).step_by(step).map(|column| {
+                    let (scale, zero) = decoder.grid(row * k + column);
+                    Grid { scale, zero }
+                }));
+                *out = T::nibbles(&codes[row * k / 2..][..k / 2], &grids, &x, step);
+            }
+        });
+        Ok(Some(out))
+    }
 }
 
 /// `x w^T` for `x [n, k]` and `w [m, k]`.
 fn dense<T: Float>(w: &[T], x: &[T], [n, k, m]: [usize; 3]) -> Result<Vec<T>, Fault> {
     let (w, x) = (Rows::new(w, k), Rows::new(x, k));
     // The longer side is shared out, and the other one stays near.
-    if n > m { beside(x, w, [n, k, m]) } else { transposed(beside(w, x, [m, k, n])?, m, n) }
+    if n > m {
+        in_place(x, &Panels::new(w, k, m, k), [n, k, m])
+    } else {
+        transposed(in_place(w, &Panels::new(x, k, n, k), [m, k, n])?, m, n)
+    }
 }
 
-/// `a b^T` for `a [p, k]` and `b [q, k]`: blocks of rows of `a` with all of `b`.
-fn beside<T: Float>(a: Rows<'_, T>, b: Rows<'_, T>, [p, k, q]: [usize; 3]) -> Result<Vec<T>, Fault> {
-    if q > MANY {
-        let fill = |row: usize, columns: Range<usize>, to: &mut [T]| to.copy_from_slice(a.part(row, columns));
-        return blocks(fill, &Panels::new(b, k, q, k), [p, k, q]);
-    }
+/// Rows `a [p, k]` with all of `b [q, k]`: `[p, q]`.
+fn in_place<T: Float>(a: Rows<'_, T>, b: &Panels<T>, [p, k, q]: [usize; 3]) -> Result<Vec<T>, Fault> {
     let mut out = zeros(p, q)?;
-    let height = height(BLOCK, k * q);
+    let height = height(2 * HEIGHT, k * q);
     parallel::for_each_chunk(&mut out, height * q, |i, out| {
-        T::dots(a.skip_columns(i * height * a.stride), b, [out.len() / q, k, q], out);
+        T::products(Source::Rows(a.skip_columns(i * height * a.stride)), b, out.len() / q, out);
     });
     Ok(out)
 }
@@ -181,79 +205,96 @@ fn decoded<T: Float>(
     x: &[T],
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
+    let x = Rows::new(x, k);
     if n > m && m * k <= SMALL {
-        let mut w = zeros(m, k)?;
-        w.chunks_mut(k.max(1)).enumerate().for_each(|(row, to)| fill(row, 0..k, to));
-        return dense(&w, x, [n, k, m]);
+        return in_place(x, &Panels::by(k, m, k, fill), [n, k, m]);
     }
-    transposed(blocks(fill, &Panels::new(Rows::new(x, k), k, n, k), [m, k, n])?, m, n)
+    let x = Panels::new(x, k, n, k);
+    let mut out = zeros(m, n)?;
+    let height = height(HEIGHT, k * n);
+    parallel::for_each_chunk(&mut out, height * n, |i, out| {
+        for (j, out) in out.chunks_mut((HEIGHT * n).max(1)).enumerate() {
+            let first = i * height + j * HEIGHT;
+            let mut fill = |row: usize, columns: Range<usize>, to: &mut [T]| fill(first + row, columns, to);
+            T::products(Source::Decoded(&mut fill), &x, out.len() / n, out);
+        }
+    });
+    transposed(out, m, n)
 }
 
-/// Decoded rows with all of `x [n, k]`: `[m, n]`.
-fn blocks<T: Float>(
-    fill: impl Fn(usize, Range<usize>, &mut [T]) + Sync + Send,
-    x: &Panels<T>,
-    [m, k, n]: [usize; 3],
-) -> Result<Vec<T>, Fault> {
-    let mut out = zeros(m, n)?;
-    let height = height(ROWS, k * n);
-    parallel::for_each_chunk(&mut out, height * n, |i, out| {
-        for (j, out) in out.chunks_mut((ROWS * n).max(1)).enumerate() {
-            let first = i * height + j * ROWS;
-            T::blocked_dots(|row, columns, to| fill(first + row, columns, to), x, out);
+/// Rows of a mask.
+fn bits(mask: &Mask, row: usize, k: usize, columns: Range<usize>) -> Bits<'_> {
+    Bits { words: mask.words(0..mask.len()), start: row * k + columns.start, cols: columns.len() }
+}
+
+/// The product with one input from the kept entries alone.
+fn sparse_dots<T: Float>(kept: &Kept<'_, T>, mask: &Mask, x: &[T], [k, m]: [usize; 2]) -> Result<Vec<T>, Fault> {
+    let many = mask.kept() * MANY_SHARE > mask.len();
+    let usual = (mask.kept() * WORD).div_ceil(mask.len().max(1));
+    let spaced = Spaced::new(if many { &[] } else { x });
+    let mut out = zeros(m, 1)?;
+    let height = height(HEIGHT, k);
+    parallel::for_each_chunk(&mut out, height, |i, out| {
+        let mut buffer = Vec::new();
+        for (row, out) in (i * height..).zip(out) {
+            let bits = bits(mask, row, k, 0..k);
+            let kept = kept.read(row * k..(row + 1) * k, mask, &mut buffer);
+            *out = if many { T::dot_dense(bits, kept, x) } else { sparse::dot(bits, kept, &spaced, usual) };
         }
     });
     Ok(out)
 }
 
-/// The same from the kept entries alone.
+/// The same with several inputs.
 fn sparse_product<T: Float>(
     kept: &Kept<'_, T>,
     mask: &Mask,
     x: &[T],
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
-    let bits = |row: usize| Bits { words: mask.words(0..mask.len()), start: row * k, cols: k };
-    let range = |row: usize| row * k..(row + 1) * k;
     let mut out = zeros(m, n)?;
-    let height = height(BLOCK, k * n);
-    if n == 1 {
-        let x = Spaced::new(x);
-        parallel::for_each_chunk(&mut out, height, |i, out| {
-            let mut buffer = Vec::new();
-            for (row, out) in (i * height..).zip(out) {
-                *out = sparse::dot(bits(row), kept.read(range(row), Some(mask), &mut buffer), &x);
-            }
-        });
-        return Ok(out);
-    }
     // As many inputs at a time as suit the vectors.
-    let sums = |narrow: bool, out: &mut [T]| match (narrow, size_of::<T>()) {
-        (true, _) => side_by_side::<T, 4>(kept, mask, x, [n, k, m], height, out),
-        (false, 4) if n > 16 => side_by_side::<T, 64>(kept, mask, x, [n, k, m], height, out),
-        _ => side_by_side::<T, 16>(kept, mask, x, [n, k, m], height, out),
-    };
-    sums(n <= 4, &mut out);
+    match (n, size_of::<T>()) {
+        (..=8, _) => side_by_side::<T, 8, 4>(kept, mask, x, [n, k], &mut out),
+        (17.., 4) => side_by_side::<T, 32, 2>(kept, mask, x, [n, k], &mut out),
+        _ => side_by_side::<T, 16, 4>(kept, mask, x, [n, k], &mut out),
+    }
     transposed(out, m, n)
 }
 
-/// `out [m, n]` from `L` inputs at a time.
-fn side_by_side<T: Float, const L: usize>(
+/// `out [m, n]` from `L` inputs at a time, `S` kept entries of a row side by side.
+fn side_by_side<T: Float, const L: usize, const S: usize>(
     kept: &Kept<'_, T>,
     mask: &Mask,
     x: &[T],
-    [n, k, _]: [usize; 3],
-    height: usize,
+    [n, k]: [usize; 2],
     out: &mut [T],
 ) {
     let sides: Vec<Beside<T, L>> = x.chunks((L * k).max(1)).map(|x| Beside::new(x, k)).collect();
+    let width = NEAR / (L * size_of::<T>());
+    let height = height(2 * HEIGHT, k * n);
     parallel::for_each_chunk(out, height * n, |i, out| {
-        let (mut buffer, mut places) = (Vec::new(), Vec::new());
-        for (row, out) in (i * height..).zip(out.chunks_mut(n)) {
-            sparse::places(Bits { words: mask.words(0..mask.len()), start: row * k, cols: k }, &mut places);
-            let kept = kept.read(row * k..(row + 1) * k, Some(mask), &mut buffer);
-            for (x, out) in sides.iter().zip(out.chunks_mut(L)) {
-                out.copy_from_slice(&sparse::dots(&places, kept, x)[..out.len()]);
+        let (mut buffer, mut places, mut values, mut ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for first in (0..k).step_by(width) {
+            places.clear();
+            values.clear();
+            ends.clear();
+            for row in (i * height..).take(out.len() / n) {
+                let columns = first..k.min(first + width);
+                let range = row * k + columns.start..row * k + columns.end;
+                sparse::places(bits(mask, row, k, columns), &mut places);
+                let new = places.len() - values.len();
+                values.extend_from_slice(&kept.read(range, mask, &mut buffer)[..new]);
+                ends.push(places.len());
+            }
+            for (side, x) in sides.iter().enumerate() {
+                let mut start = 0;
+                for (end, out) in ends.iter().zip(out.chunks_mut(n)) {
+                    let (places, values) = (&places[start..*end], &values[start..*end]);
+                    let out = &mut out[side * L..n.min((side + 1) * L)];
+                    sparse::add_products::<T, L, S>(places, values, (x, first), out);
+                    start = *end;
+                }
             }
         }
     });

@@ -1,0 +1,406 @@
+//! [`Tiles`] and [`Strips`] in AVX2. Whoever holds an [`Avx2`] has asked the CPU for it.
+
+use super::dots::Tiles;
+use super::nibbles::{Codes, Grid, TOGETHER};
+use super::panels::{FEW, LANES};
+use super::strips::Strips;
+use crate::kernels::cpu::Avx2;
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_and_si128, _mm_loadu_si128, _mm_prefetch,
+    _mm_set1_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8,
+    _mm256_add_epi32, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
+    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_hadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_setzero_si256,
+};
+
+/// `f32` times `f32`.
+#[derive(Clone, Copy)]
+pub struct Floats(pub Avx2);
+/// `i16` times `i16`.
+#[derive(Clone, Copy)]
+pub struct Integers(pub Avx2);
+/// `u8` times `i16`.
+#[derive(Clone, Copy)]
+pub struct Bytes(pub Avx2);
+
+impl Tiles for Floats {
+    type W = f32;
+    type X = f32;
+    type Sum = f32;
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn tile<const R: usize, const B: usize>(self, w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        unsafe { float_tile(w, x) }
+    }
+}
+
+impl Tiles for Integers {
+    type W = i16;
+    type X = i16;
+    type Sum = i32;
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn tile<const R: usize, const B: usize>(self, w: [&[i16]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        unsafe { integer_tile(w, x, |w| load16(w)) }
+    }
+}
+
+impl Tiles for Bytes {
+    type W = u8;
+    type X = i16;
+    type Sum = i32;
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn tile<const R: usize, const B: usize>(self, w: [&[u8]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        unsafe { integer_tile(w, x, |w| widen16(w)) }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn float_tile<const R: usize, const B: usize>(w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
+    let (w, w_tail) = split::<_, 8, R>(w);
+    let (x, x_tail) = split::<_, 8, B>(x);
+    let mut acc = [[_mm256_setzero_ps(); B]; R];
+    for i in 0..w[0].len() {
+        // SAFETY: `split` cuts all rows to as many vectors as the first one has.
+        #[allow(unsafe_code)]
+        let (w, x) = unsafe { (w.map(|w| at(w, i)), x.map(|x| at(x, i))) };
+        float_step(&w, &x, &mut acc);
+    }
+    if let (Some(w), Some(x)) = (w_tail, x_tail) {
+        float_step(&w.each_ref(), &x.each_ref(), &mut acc);
+    }
+    acc.map(|acc| sum4_floats(std::array::from_fn(|b| acc.get(b).copied().unwrap_or(_mm256_setzero_ps()))))
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn float_step<const R: usize, const B: usize>(
+    w: &[&[f32; 8]; R],
+    x: &[&[f32; 8]; B],
+    acc: &mut [[__m256; B]; R],
+) {
+    let w = w.map(|w| load8(w));
+    for (b, x) in x.iter().enumerate() {
+        let x = load8(x);
+        for (acc, w) in acc.iter_mut().zip(w) {
+            acc[b] = _mm256_fmadd_ps(w, x, acc[b]);
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn integer_tile<W: Copy + Default, const R: usize, const B: usize>(
+    w: [&[W]; R],
+    x: [&[i16]; B],
+    load: impl Fn(&[W; 16]) -> __m256i,
+) -> [[i32; FEW]; R] {
+    let (w, w_tail) = split::<_, 16, R>(w);
+    let (x, x_tail) = split::<_, 16, B>(x);
+    let mut acc = [[_mm256_setzero_si256(); B]; R];
+    for i in 0..w[0].len() {
+        // SAFETY: `split` cuts all rows to as many vectors as the first one has.
+        #[allow(unsafe_code)]
+        let (w, x) = unsafe { (w.map(|w| at(w, i)), x.map(|x| at(x, i))) };
+        integer_step(&w.map(&load), &x, &mut acc);
+    }
+    if let (Some(w), Some(x)) = (w_tail, x_tail) {
+        integer_step(&w.each_ref().map(&load), &x.each_ref(), &mut acc);
+    }
+    acc.map(|acc| {
+        sum4_integers(std::array::from_fn(|b| acc.get(b).copied().unwrap_or(_mm256_setzero_si256())))
+    })
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn integer_step<const R: usize, const B: usize>(
+    w: &[__m256i; R],
+    x: &[&[i16; 16]; B],
+    acc: &mut [[__m256i; B]; R],
+) {
+    for (b, x) in x.iter().enumerate() {
+        let x = load16(x);
+        for (acc, w) in acc.iter_mut().zip(w) {
+            acc[b] = _mm256_add_epi32(acc[b], _mm256_madd_epi16(*w, x));
+        }
+    }
+}
+
+/// The whole vectors of some rows.
+type Whole<'a, T, const L: usize, const R: usize> = [&'a [[T; L]]; R];
+
+/// Rows as whole vectors, all as many, and what is left over, filled up with zeros.
+#[inline(always)]
+fn split<T: Copy + Default, const L: usize, const R: usize>(
+    rows: [&[T]; R],
+) -> (Whole<'_, T, L, R>, Option<[[T; L]; R]>) {
+    let len = rows[0].len();
+    let whole = rows.map(|row| &row[..len].as_chunks::<L>().0[..len / L]);
+    let tail = (!len.is_multiple_of(L)).then(|| {
+        rows.map(|row| {
+            let mut tail = [T::default(); L];
+            let rest = row[..len].as_chunks::<L>().1;
+            tail[..rest.len()].copy_from_slice(rest);
+            tail
+        })
+    });
+    (whole, tail)
+}
+
+/// `row[i]`.
+///
+/// # Safety
+/// `i` is less than the length.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn at<T>(row: &[T], i: usize) -> &T {
+    debug_assert!(i < row.len());
+    // SAFETY: as the caller promises.
+    unsafe { row.get_unchecked(i) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code)]
+fn load8(x: &[f32; 8]) -> __m256 {
+    // SAFETY: the array holds the 32 bytes that are read; the load takes any alignment.
+    unsafe { _mm256_loadu_ps(x.as_ptr()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code)]
+fn load16(x: &[i16; 16]) -> __m256i {
+    // SAFETY: the array holds the 32 bytes that are read; the load takes any alignment.
+    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code)]
+fn widen16(x: &[u8; 16]) -> __m256i {
+    // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
+    let x: __m128i = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
+    _mm256_cvtepu8_epi16(x)
+}
+
+/// The sums of the lanes of four vectors.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum4_floats([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
+    let sums = _mm256_hadd_ps(_mm256_hadd_ps(a, b), _mm256_hadd_ps(c, d));
+    let sums = _mm_add_ps(_mm256_castps256_ps128(sums), _mm256_extractf128_ps::<1>(sums));
+    bytemuck::cast(std::array::from_fn::<_, 1, _>(|_| sums))
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum4_integers([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
+    let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
+    let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
+    bytemuck::cast(std::array::from_fn::<_, 1, _>(|_| sums))
+}
+
+impl Strips for Floats {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn strip<const R: usize>(
+        self,
+        w: [&[f32]; R],
+        x: &[f32],
+        lanes: usize,
+        sums: &mut [f32],
+        width: usize,
+        more: bool,
+    ) {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        unsafe {
+            match (lanes == LANES, more) {
+                (true, true) => float_strip::<R, 2, true>(w, x, sums, width),
+                (true, false) => float_strip::<R, 2, false>(w, x, sums, width),
+                (false, true) => float_strip::<R, 1, true>(w, x, sums, width),
+                (false, false) => float_strip::<R, 1, false>(w, x, sums, width),
+            }
+        }
+    }
+}
+
+impl Strips for Integers {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn strip<const R: usize>(
+        self,
+        w: [&[i16]; R],
+        x: &[i16],
+        lanes: usize,
+        sums: &mut [i32],
+        width: usize,
+        _: bool,
+    ) {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        unsafe {
+            if lanes == LANES {
+                integer_strip::<R, 2>(w, x, sums, width);
+            } else {
+                integer_strip::<R, 1>(w, x, sums, width);
+            }
+        }
+    }
+}
+
+/// `V` vectors of inputs for each column; `MORE`: what follows in the rows will be wanted next.
+#[target_feature(enable = "avx2,fma")]
+fn float_strip<const R: usize, const V: usize, const MORE: bool>(
+    w: [&[f32]; R],
+    x: &[f32],
+    sums: &mut [f32],
+    width: usize,
+) {
+    const LINE: usize = 64 / size_of::<f32>();
+    let x = x.as_chunks::<8>().0.as_chunks::<V>().0;
+    let w = w.map(|w| &w[..x.len()]);
+    let mut acc = [[_mm256_setzero_ps(); V]; R];
+    for (i, x) in x.iter().enumerate() {
+        if MORE && i % LINE == 0 {
+            for w in w {
+                let next = w.as_ptr().wrapping_add(i + w.len());
+                // A hint, which never faults, wherever it points.
+                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+            }
+        }
+        let x = x.each_ref().map(|x| load8(x));
+        for (acc, w) in acc.iter_mut().zip(w) {
+            // SAFETY: all rows are as long as there are columns.
+            #[allow(unsafe_code)]
+            let w = _mm256_set1_ps(*unsafe { at(w, i) });
+            for (acc, x) in acc.iter_mut().zip(x) {
+                *acc = _mm256_fmadd_ps(w, x, *acc);
+            }
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        let sums = sums[r * width..].as_chunks_mut::<8>().0;
+        for (sums, acc) in sums[..V].iter_mut().zip(acc) {
+            let acc: [f32; 8] = bytemuck::cast(*acc);
+            sums.iter_mut().zip(acc).for_each(|(sum, acc)| *sum += acc);
+        }
+    }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn integer_strip<const R: usize, const V: usize>(
+    w: [&[i16]; R],
+    x: &[i16],
+    sums: &mut [i32],
+    width: usize,
+) {
+    let x = x.as_chunks::<16>().0.as_chunks::<V>().0;
+    let w = w.map(|w| &w.as_chunks::<2>().0[..x.len()]);
+    let mut acc = [[_mm256_setzero_si256(); V]; R];
+    for (i, x) in x.iter().enumerate() {
+        let x = x.each_ref().map(|x| load16(x));
+        for (acc, w) in acc.iter_mut().zip(w) {
+            // SAFETY: all rows are as long as there are pairs of columns.
+            #[allow(unsafe_code)]
+            let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { at(w, i) }));
+            for (acc, x) in acc.iter_mut().zip(x) {
+                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(w, x));
+            }
+        }
+    }
+    for (r, acc) in acc.iter().enumerate() {
+        let sums = sums[r * width..].as_chunks_mut::<8>().0;
+        for (sums, acc) in sums[..V].iter_mut().zip(acc) {
+            let acc: [i32; 8] = bytemuck::cast(*acc);
+            sums.iter_mut().zip(acc).for_each(|(sum, acc)| *sum += acc);
+        }
+    }
+}
+
+/// The sums of two rows of 4-bit codes with an input, a step of `groups` after the other.
+#[allow(unsafe_code)]
+pub fn nibble_rows(
+    _: Avx2,
+    w: [&[Codes]; 2],
+    x: &[[i16; TOGETHER]],
+    groups: usize,
+    sums: [&mut [i32]; 2],
+) {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { nibble_steps(w, x, groups, sums) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn nibble_steps(w: [&[Codes]; 2], x: &[[i16; TOGETHER]], groups: usize, [to_a, to_b]: [&mut [i32]; 2]) {
+    let steps = w[0].chunks_exact(groups).zip(w[1].chunks_exact(groups)).zip(x.chunks_exact(groups));
+    for (((a, b), x), (to_a, to_b)) in steps.zip(to_a.iter_mut().zip(to_b)) {
+        let mut acc = [_mm256_setzero_si256(); 4];
+        for ((a, b), x) in a.iter().zip(b).zip(x) {
+            let [even, odd] = x.as_chunks::<16>().0 else { continue };
+            let (even, odd) = (load16(even), load16(odd));
+            for (i, w) in [a, b].into_iter().enumerate() {
+                let (low, high) = halves(w);
+                let (low, high) = (_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high));
+                acc[2 * i] = _mm256_add_epi32(acc[2 * i], _mm256_madd_epi16(low, even));
+                acc[2 * i + 1] = _mm256_add_epi32(acc[2 * i + 1], _mm256_madd_epi16(high, odd));
+            }
+        }
+        let [a, b, c, d] = sum4_integers(acc);
+        (*to_a, *to_b) = (a + b, c + d);
+    }
+}
+
+/// The sum of a row of 4-bit codes, on a grid for each step of `groups`, with an input.
+#[allow(unsafe_code)]
+pub fn nibble_floats(_: Avx2, w: &[Codes], grids: &[Grid<f32>], x: &[[f32; TOGETHER]], groups: usize) -> f32 {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { nibble_float_steps(w, grids, x, groups) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn nibble_float_steps(w: &[Codes], grids: &[Grid<f32>], x: &[[f32; TOGETHER]], groups: usize) -> f32 {
+    let mut total = [_mm256_setzero_ps(); 4];
+    for ((w, x), grid) in w.chunks_exact(groups).zip(x.chunks_exact(groups)).zip(grids) {
+        let zero = _mm_set1_epi8(grid.zero as i8);
+        let mut acc = [_mm256_setzero_ps(); 4];
+        for (w, x) in w.iter().zip(x) {
+            let [a, b, c, d] = x.as_chunks::<8>().0 else { continue };
+            let (low, high) = halves(w);
+            let (low, high) = (_mm_sub_epi8(low, zero), _mm_sub_epi8(high, zero));
+            acc[0] = _mm256_fmadd_ps(widen8(low), load8(a), acc[0]);
+            acc[1] = _mm256_fmadd_ps(widen8(_mm_srli_si128::<8>(low)), load8(b), acc[1]);
+            acc[2] = _mm256_fmadd_ps(widen8(high), load8(c), acc[2]);
+            acc[3] = _mm256_fmadd_ps(widen8(_mm_srli_si128::<8>(high)), load8(d), acc[3]);
+        }
+        let scale = _mm256_set1_ps(grid.scale);
+        for (total, acc) in total.iter_mut().zip(acc) {
+            *total = _mm256_fmadd_ps(scale, acc, *total);
+        }
+    }
+    sum4_floats(total).iter().sum()
+}
+
+/// The codes of even columns, and of odd ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+#[allow(unsafe_code)]
+fn halves(w: &Codes) -> (__m128i, __m128i) {
+    // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
+    let w = unsafe { _mm_loadu_si128(w.as_ptr().cast()) };
+    let mask = _mm_set1_epi8(15);
+    (_mm_and_si128(w, mask), _mm_and_si128(_mm_srli_epi16::<4>(w), mask))
+}
+
+/// The first eight bytes as floats.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen8(x: __m128i) -> __m256 {
+    _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x))
+}

@@ -1,0 +1,89 @@
+//! Sums of rows of weights with rows of a few inputs: a tile of both, with all its accumulators in registers,
+//! runs along the rows.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+use super::panels::FEW;
+use super::plain::PlainBytes;
+use super::{EXACT, Rows};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx2;
+use crate::kernels::cpu::fast;
+use std::ops::AddAssign;
+
+/// A way to sum the products of `R` and `B` rows of equal length, for at most 4 of each and 8 sums in all.
+pub trait Tiles: Copy {
+    type W: Copy + Default;
+    type X: Copy + Default;
+    type Sum: Copy + Default + AddAssign;
+    fn tile<const R: usize, const B: usize>(
+        self,
+        w: [&[Self::W]; R],
+        x: [&[Self::X]; B],
+    ) -> [[Self::Sum; FEW]; R];
+}
+
+/// `c [m, n] += w x^T` for codes of a byte with up to [`FEW`] inputs that are integers within +-255, all where
+/// they are. `k` is at most [`EXACT`], and what `c` holds leaves room.
+pub fn bytes_in_place(w: Rows<'_, u8>, x: Rows<'_, i16>, shape: [usize; 3], c: &mut [i32]) {
+    debug_assert!(shape[1] <= EXACT);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Avx2::new() {
+        return fast(
+            #[inline(always)]
+            || in_place(avx2::Bytes(cpu), w, x, shape, c),
+        );
+    }
+    in_place(PlainBytes, w, x, shape, c);
+}
+
+#[inline(always)]
+fn in_place<K: Tiles>(
+    kernel: K,
+    w: Rows<'_, K::W>,
+    x: Rows<'_, K::X>,
+    [m, k, n]: [usize; 3],
+    c: &mut [K::Sum],
+) {
+    let mut xs = [&[][..]; FEW];
+    xs.iter_mut().take(n).enumerate().for_each(|(b, to)| *to = x.part(b, 0..k));
+    each(kernel, |r| w.part(r, 0..k), &xs[..n.min(FEW)], m, |r, b, sum| c[r * n + b] += sum);
+}
+
+/// Calls `put(r, b, sum)` for each of `m` rows of weights and each input.
+#[inline(always)]
+pub fn each<'a, K: Tiles<W: 'a>>(
+    kernel: K,
+    w: impl Fn(usize) -> &'a [K::W],
+    x: &[&[K::X]],
+    m: usize,
+    mut put: impl FnMut(usize, usize, K::Sum),
+) {
+    macro_rules! tile {
+        ($r:expr, $height:literal, $width:literal) => {{
+            let ws: [_; $height] = std::array::from_fn(|i| w($r + i));
+            let xs: [_; $width] = std::array::from_fn(|i| x[i]);
+            for (i, sums) in kernel.tile(ws, xs).iter().enumerate() {
+                sums[..$width].iter().enumerate().for_each(|(b, sum)| put($r + i, b, *sum));
+            }
+        }};
+    }
+    let height = if x.len() <= 2 { 4 } else { 2 };
+    for r in (0..m).step_by(height) {
+        match (height.min(m - r), x.len()) {
+            (_, 0) => {}
+            (4, 1) => tile!(r, 4, 1),
+            (3, 1) => tile!(r, 3, 1),
+            (2, 1) => tile!(r, 2, 1),
+            (1, 1) => tile!(r, 1, 1),
+            (4, 2) => tile!(r, 4, 2),
+            (3, 2) => tile!(r, 3, 2),
+            (2, 2) => tile!(r, 2, 2),
+            (1, 2) => tile!(r, 1, 2),
+            (2, 3) => tile!(r, 2, 3),
+            (1, 3) => tile!(r, 1, 3),
+            (2, _) => tile!(r, 2, 4),
+            _ => tile!(r, 1, 4),
+        }
+    }
+}

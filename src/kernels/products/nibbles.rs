@@ -1,0 +1,154 @@
+//! Rows of 4-bit codes with one input, read where they are: a byte holds the codes of an even column, below,
+//! and of the odd one after it.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+use super::Rows;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx2;
+use num_traits::{Float, NumAssign};
+use std::iter::Sum;
+
+/// Columns that are read at a time: a step must be a multiple of it.
+pub const TOGETHER: usize = 32;
+
+/// An input with the values of each [`TOGETHER`] columns sorted: first those of even ones.
+pub struct Sorted<T>(Vec<[T; TOGETHER]>);
+
+impl<T: Copy + Default> Sorted<T> {
+    /// Of whole groups of columns; more are left out.
+    pub fn new(x: &[T]) -> Self {
+        let sort = |x: &[T; TOGETHER]| {
+            std::array::from_fn(|i| x[if i < TOGETHER / 2 { 2 * i } else { 2 * i + 1 - TOGETHER }])
+        };
+        Self(x.as_chunks().0.iter().map(sort).collect())
+    }
+}
+
+/// The grid of a step of columns.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Grid<T> {
+    pub scale: T,
+    pub zero: u8,
+}
+
+/// `sums[r * steps + s]`: the sum of the codes of row `r` in step `s` with the input, which lies within +-255.
+/// `step` columns, no more than [`EXACT`](super::EXACT).
+pub fn nibbles(w: Rows<'_, u8>, x: &Sorted<i16>, step: usize, sums: &mut [i32]) {
+    let groups = step / TOGETHER;
+    let steps = x.0.len() / groups;
+    let bytes = steps * step / 2;
+    for (r, sums) in sums.chunks_mut((2 * steps).max(1)).enumerate() {
+        let row = |i: usize| w.part(2 * r + i, 0..bytes).as_chunks().0;
+        if let Some((first, second)) = sums.split_at_mut_checked(steps)
+            && second.len() == steps
+        {
+            two(row(0), row(1), &x.0, groups, first, second);
+        } else {
+            // The last one of an odd number.
+            let mut other = vec![0; steps];
+            two(row(0), row(0), &x.0, groups, sums, &mut other);
+        }
+    }
+}
+
+/// Bytes of [`TOGETHER`] codes.
+pub type Codes = [u8; TOGETHER / 2];
+
+fn two(a: &[Codes], b: &[Codes], x: &[[i16; TOGETHER]], groups: usize, to_a: &mut [i32], to_b: &mut [i32]) {
+    let steps = a.chunks_exact(groups).zip(b.chunks_exact(groups)).zip(x.chunks_exact(groups));
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Avx2::new() {
+        return avx2::nibble_rows(cpu, [a, b], x, groups, [to_a, to_b]);
+    }
+    for (((a, b), x), (to_a, to_b)) in steps.zip(to_a.iter_mut().zip(to_b)) {
+        *to_a = plain(a, x);
+        *to_b = plain(b, x);
+    }
+}
+
+fn plain(w: &[Codes], x: &[[i16; TOGETHER]]) -> i32 {
+    let group = |(w, x): (&Codes, &[i16; TOGETHER])| -> i32 {
+        let (even, odd) = x.split_at(TOGETHER / 2);
+        let codes = w.iter().zip(even).zip(odd);
+        codes.map(|((w, e), o)| i32::from(w & 15) * i32::from(*e) + i32::from(w >> 4) * i32::from(*o)).sum()
+    };
+    w.iter().zip(x).map(group).sum()
+}
+
+/// The sum of a row's numbers, `scale * (code - zero)`, with the input; a grid for each `step` of columns.
+pub fn nibbles_f32(w: &[u8], grids: &[Grid<f32>], x: &Sorted<f32>, step: usize) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Avx2::new() {
+        return avx2::nibble_floats(cpu, w.as_chunks().0, grids, &x.0, step / TOGETHER);
+    }
+    plain_floats(w, grids, x, step)
+}
+
+/// The portable form.
+pub fn plain_floats<T: Float + NumAssign + From<i16> + Sum>(
+    w: &[u8],
+    grids: &[Grid<T>],
+    x: &Sorted<T>,
+    step: usize,
+) -> T {
+    const LANES: usize = 8;
+    let groups = step / TOGETHER;
+    let mut total = [T::zero(); LANES];
+    for ((w, x), grid) in w.as_chunks().0.chunks_exact(groups).zip(x.0.chunks_exact(groups)).zip(grids) {
+        let mut sums = [T::zero(); LANES];
+        let value = |code: u8| <T as From<i16>>::from(i16::from(code) - i16::from(grid.zero));
+        for (w, x) in w.iter().zip(x) {
+            let w: &Codes = w;
+            let (even, odd) = x.split_at(TOGETHER / 2);
+            for (i, ((w, e), o)) in w.iter().zip(even).zip(odd).enumerate() {
+                sums[i % LANES] += value(w & 15) * *e + value(w >> 4) * *o;
+            }
+        }
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += grid.scale * sum);
+    }
+    total.into_iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_give_the_sums(rows in 0_usize..6, groups in 1_usize..5, steps in 0_usize..5, seed in any::<u32>()) {
+            let (step, cols) = (groups * TOGETHER, steps * groups * TOGETHER);
+            let random = |i: usize| (i as u32 + 1).wrapping_mul(seed | 1).wrapping_mul(2_654_435_761) >> 16;
+            let codes: Vec<u8> = (0..rows * cols).map(|i| random(i) as u8 & 15).collect();
+            let packed: Vec<u8> = codes.as_chunks::<2>().0.iter().map(|[a, b]| a | b << 4).collect();
+            let x: Vec<i16> = (0..cols).map(|i| (random(i + 7) % 511) as i16 - 255).collect();
+            let mut sums = vec![9; rows * steps];
+            nibbles(Rows::new(&packed, cols / 2), &Sorted::new(&x), step, &mut sums);
+            for (i, sum) in sums.iter().enumerate() {
+                let at = i * step..(i + 1) * step;
+                let x = &x[i % steps * step..][..step];
+                let wanted: i32 = codes[at].iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
+                prop_assert_eq!(*sum, wanted);
+            }
+            let floats: Vec<f32> = x.iter().map(|x| f32::from(*x) * 0.37).collect();
+            let grid = |s: usize| Grid { scale: 0.1 * (s + 1) as f32, zero: (s * 5 % 16) as u8 };
+            let sorted = Sorted::new(&floats);
+            for row in 0..rows {
+                let w = &packed[row * cols / 2..][..cols / 2];
+                let grids: Vec<_> = (0..steps).map(grid).collect();
+                let sum = nibbles_f32(w, &grids, &sorted, step);
+                let (mut wanted, mut size) = (0.0, 0.0);
+                for (i, x) in floats.iter().enumerate() {
+                    let grid = grid(i / step);
+                    let w = f64::from(grid.scale) * (f64::from(codes[row * cols + i]) - f64::from(grid.zero));
+                    wanted += w * f64::from(*x);
+                    size += (w * f64::from(*x)).abs();
+                }
+                prop_assert!((f64::from(sum) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
+                let plain = plain_floats(w, &grids, &sorted, step);
+                prop_assert!((f64::from(plain) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
+            }
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The portable forms of [`Tiles`] and [`Strips`]: what runs where there is no other, and what the others are
+//! tested against.
+
+use super::dots::Tiles;
+use super::panels::{FEW, LANES, Packed};
+use super::strips::Strips;
+use crate::kernels::cpu::multiply_add;
+use num_traits::{Float, NumAssign};
+use std::iter::Sum;
+use std::marker::PhantomData;
+
+/// Floats. `FUSED`: each product and sum is rounded once, which is slow where the CPU has no instruction for
+/// it.
+#[derive(Clone, Copy, Default)]
+pub struct Plain<T, const FUSED: bool>(PhantomData<T>);
+
+/// Sums that go on side by side, as vectors have them.
+const SIDE: usize = 8;
+
+impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Plain<T, FUSED> {
+    #[inline(always)]
+    fn dot(w: &[T], x: &[T]) -> T {
+        let (w, w_rest) = w.as_chunks::<SIDE>();
+        let (x, x_rest) = x.as_chunks::<SIDE>();
+        let mut sums = [T::zero(); SIDE];
+        for (w, x) in w.iter().zip(x) {
+            sums.iter_mut().zip(w).zip(x).for_each(|((sum, w), x)| *sum = multiply_add::<T, FUSED>(*w, *x, *sum));
+        }
+        let rest = sums.iter_mut().zip(w_rest).zip(x_rest);
+        rest.for_each(|((sum, w), x)| *sum = multiply_add::<T, FUSED>(*w, *x, *sum));
+        sums.into_iter().sum()
+    }
+
+    #[inline(always)]
+    fn lanes<const R: usize, const L: usize>(w: [&[T]; R], x: &[T], sums: &mut [T], width: usize) {
+        let x = x.as_chunks::<L>().0;
+        let w = w.map(|w| &w[..x.len()]);
+        let mut acc = [[T::zero(); L]; R];
+        for (i, x) in x.iter().enumerate() {
+            for (acc, w) in acc.iter_mut().zip(w) {
+                acc.iter_mut().zip(x).for_each(|(acc, x)| *acc = multiply_add::<T, FUSED>(w[i], *x, *acc));
+            }
+        }
+        for (r, acc) in acc.iter().enumerate() {
+            sums[r * width..].iter_mut().zip(acc).for_each(|(sum, acc)| *sum += *acc);
+        }
+    }
+}
+
+impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, FUSED> {
+    type W = T;
+    type X = T;
+    type Sum = T;
+    #[inline(always)]
+    fn tile<const R: usize, const B: usize>(self, w: [&[T]; R], x: [&[T]; B]) -> [[T; FEW]; R] {
+        w.map(|w| std::array::from_fn(|b| x.get(b).map_or(T::zero(), |x| Self::dot(w, x))))
+    }
+}
+
+impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
+    #[inline(always)]
+    fn strip<const R: usize>(self, w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize, _: bool) {
+        if lanes == LANES {
+            Self::lanes::<R, LANES>(w, x, sums, width);
+        } else {
+            Self::lanes::<R, { LANES / 2 }>(w, x, sums, width);
+        }
+    }
+}
+
+macro_rules! integers {
+    ($name:ident, $w:ty, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Clone, Copy)]
+        pub struct $name;
+
+        impl Tiles for $name {
+            type W = $w;
+            type X = i16;
+            type Sum = i32;
+            #[inline(always)]
+            fn tile<const R: usize, const B: usize>(self, w: [&[$w]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
+                let dot = |w: &[$w], x: &[i16]| -> i32 {
+                    w.iter().zip(x).map(|(w, x)| i32::from(*w) * i32::from(*x)).sum()
+                };
+                w.map(|w| std::array::from_fn(|b| x.get(b).map_or(0, |x| dot(w, x))))
+            }
+        }
+    };
+}
+
+integers!(PlainIntegers, i16, "Integers with integers.");
+integers!(PlainBytes, u8, "Codes of a byte with integers.");
+
+impl Strips for PlainIntegers {
+    #[inline(always)]
+    fn strip<const R: usize>(self, w: [&[i16]; R], x: &[i16], lanes: usize, sums: &mut [i32], width: usize, _: bool) {
+        for (r, w) in w.iter().enumerate() {
+            let sums = &mut sums[r * width..][..lanes];
+            for (w, x) in w.as_chunks::<2>().0.iter().zip(x.chunks_exact(2 * lanes)) {
+                for (sum, x) in sums.iter_mut().zip(x.as_chunks::<2>().0) {
+                    *sum += i32::from(w[0]) * i32::from(x[0]) + i32::from(w[1]) * i32::from(x[1]);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+use super::*;
+use proptest::prelude::*;
+
+fn bits(seed: u64, n: usize) -> impl Iterator<Item = u64> {
+    (0..n as u64).map(move |i| {
+        let x = (i + 1).wrapping_mul(seed | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32
+    })
+}
+
+/// Full range, with the ends more often than by chance.
+fn small(seed: u64, n: usize) -> Vec<i16> {
+    bits(seed, n)
+        .map(|x| if x & 3 == 0 { 255 - 510 * (x >> 2 & 1) as i16 } else { (x % 511) as i16 - 255 })
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn integers_give_the_sums(
+        m in 0_usize..30, k in 0_usize..1500, n in 0_usize..40, skip in 0_usize..5, seed in any::<u64>(),
+    ) {
+        let stride = k + skip;
+        let (w, x) = (small(seed, m * stride + skip), small(seed ^ 99, n * stride + skip));
+        let bytes: Vec<u8> = w.iter().map(|w| w.unsigned_abs() as u8).collect();
+        let exact = |w: &dyn Fn(usize) -> i32| -> Vec<i32> {
+            let dot = |r: usize, b: usize| (0..k).map(|i| w(r * stride + skip + i) * i32::from(x[b * stride + skip + i])).sum::<i32>() + 7;
+            (0..m).flat_map(|r| (0..n).map(move |b| (r, b))).map(|(r, b)| dot(r, b)).collect()
+        };
+        let xs = Rows::new(&x, stride).skip_columns(skip);
+        let rows = Rows::new(&w, stride).skip_columns(skip);
+        for step in [k, 7, 64, 600] {
+            let mut c = vec![7; m * n];
+            let mut fill = |r: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(rows.part(r, columns));
+            let panels = Panels::new(xs, k, n, step);
+            integers(Source::Decoded(&mut fill), &panels, m, &mut |columns, sums| {
+                assert!(columns.start / step.max(1) == (columns.end - 1) / step.max(1));
+                for (c, sums) in c.chunks_mut(n.max(1)).zip(sums.chunks(panels.width().max(1))) {
+                    c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
+                }
+            });
+            prop_assert_eq!(&c, &exact(&|i| i32::from(w[i])));
+        }
+        if n <= FEW {
+            let mut c = vec![7; m * n];
+            bytes_in_place(Rows::new(&bytes, stride).skip_columns(skip), xs, [m, k, n], &mut c);
+            prop_assert_eq!(&c, &exact(&|i| i32::from(bytes[i])));
+        }
+    }
+
+    #[test]
+    fn floats_stay_within_the_bound(
+        m in 0_usize..30, k in 0_usize..1500, n in 0_usize..40, skip in 0_usize..5, seed in any::<u64>(), huge in any::<bool>(),
+    ) {
+        let stride = k + skip;
+        let float = |x: u64| (x as u32 as f32 / u32::MAX as f32 - 0.5) * if huge { 1e16 } else { 1.0 };
+        let w: Vec<f32> = bits(seed, m * stride + skip).map(float).collect();
+        let x: Vec<f32> = bits(seed ^ 99, n * stride + skip).map(float).collect();
+        let rows = Rows::new(&w, stride).skip_columns(skip);
+        let panels = Panels::new(Rows::new(&x, stride).skip_columns(skip), k, n, k);
+        let (mut c, mut decoded) = (vec![1.0; m * n], vec![1.0; m * n]);
+        floats(Source::Rows(rows), &panels, m, &mut c);
+        let mut fill = |r: usize, columns: Range<usize>, to: &mut [f32]| to.copy_from_slice(rows.part(r, columns));
+        floats(Source::Decoded(&mut fill), &panels, m, &mut decoded);
+        let wide: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
+        let wide_x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let panels = Panels::new(Rows::new(&wide_x, stride).skip_columns(skip), k, n, k);
+        let mut double = vec![1.0; m * n];
+        doubles(Source::Rows(Rows::new(&wide, stride).skip_columns(skip)), &panels, m, &mut double);
+        for (i, double) in double.iter().enumerate() {
+            let (r, b) = (i / n, i % n);
+            let terms = (0..k).map(|i| wide[r * stride + skip + i] * wide_x[b * stride + skip + i]);
+            let (sum, all) = terms.fold((1.0, 1.0), |(s, a), t| (s + t, a + f64::abs(t)));
+            let bound = (k as f64 + 4.0) / 2.0 * all;
+            for c in [c[i], decoded[i]] {
+                prop_assert!((f64::from(c) - sum).abs() <= bound * f64::from(f32::EPSILON), "{} {}", c, sum);
+            }
+            prop_assert!((double - sum).abs() <= 2.0 * bound * f64::EPSILON, "{} {}", double, sum);
+        }
+    }
+}
+
+/// A column longer than an `i32` could sum is cut where it still can.
+#[test]
+fn the_longest_sums_of_the_largest_values_are_exact() {
+    let k = 5 * EXACT / 2;
+    for n in [1, 5, 20] {
+        let x = vec![-255_i16; n * k];
+        let panels = Panels::new(Rows::new(&x, k), k, n, k);
+        let mut sum = vec![0_i64; panels.width()];
+        let mut fill = |_: usize, _: Range<usize>, to: &mut [i16]| to.fill(255);
+        integers(Source::Decoded(&mut fill), &panels, 1, &mut |_, sums| {
+            sum.iter_mut().zip(sums).for_each(|(sum, part)| *sum += i64::from(*part));
+        });
+        assert!(sum[..n].iter().all(|sum| *sum == -(k as i64) * 255 * 255));
+    }
+    let mut c = [0];
+    bytes_in_place(Rows::new(&[255; EXACT], EXACT), Rows::new(&[-255; EXACT], EXACT), [1, EXACT, 1], &mut c);
+    assert_eq!(c, [-(EXACT as i32) * 255 * 255]);
+}
+
+#[test]
+fn not_finite_values_spread_as_floats_do() {
+    let mut w = vec![1.0_f32; 3 * 21];
+    w[5] = f32::NAN;
+    w[21 + 20] = f32::INFINITY;
+    for n in [2, 9] {
+        let panels = Panels::new(Rows::new(&[1.0; 9 * 21], 21), 21, n, 21);
+        let mut c = vec![0.0; 3 * n];
+        floats(Source::Rows(Rows::new(&w, 21)), &panels, 3, &mut c);
+        assert!(c[..n].iter().all(|c| c.is_nan()));
+        assert!(c[n..2 * n].iter().all(|c| *c == f32::INFINITY) && c[2 * n..].iter().all(|c| *c == 21.0));
+    }
+}

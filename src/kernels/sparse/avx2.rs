@@ -1,0 +1,146 @@
+//! Kept values to their places, eight entries at a time: a byte of a mask says where each of eight lanes
+//! comes from.
+
+use super::{Bits, WORD, dot, expand};
+use crate::kernels::cpu::Avx2;
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, _mm_cvtsi64_si128, _mm_shuffle_epi8, _mm256_add_ps, _mm256_blendv_ps,
+    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
+    _mm256_setzero_ps, _mm256_sllv_epi32,
+};
+
+/// For each byte of a mask, which of the next kept values each lane takes; 0 where it takes none.
+static FLOATS: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut lane, mut taken) = (0, 0);
+        while lane < 8 {
+            if byte >> lane & 1 == 1 {
+                table[byte] |= taken << (8 * lane);
+                taken += 1;
+            }
+            lane += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// The same for pairs of bytes; 0x80, which gives 0, where a lane takes none.
+static INTEGERS: [[u8; 16]; 256] = {
+    let mut table = [[0x80; 16]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let (mut lane, mut taken) = (0, 0);
+        while lane < 8 {
+            if byte >> lane & 1 == 1 {
+                table[byte][2 * lane] = 2 * taken;
+                table[byte][2 * lane + 1] = 2 * taken + 1;
+                taken += 1;
+            }
+            lane += 1;
+        }
+        byte += 1;
+    }
+    table
+};
+
+#[allow(unsafe_code)]
+pub fn expand_floats(_: Avx2, bits: Bits<'_>, kept: &[f32], out: &mut [f32]) {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { floats(bits, kept, out) }
+}
+
+#[allow(unsafe_code)]
+pub fn expand_integers(_: Avx2, bits: Bits<'_>, kept: &[i16], out: &mut [i16]) {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { integers(bits, kept, out) }
+}
+
+#[allow(unsafe_code)]
+pub fn dot_row(_: Avx2, bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { sum(bits, kept, x) }
+}
+
+/// Calls `f(j, byte, mask, kept)` for each byte of a word, with the sign bits of `mask` as its bits, and the
+/// eight kept values that come next.
+#[inline]
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn bytes<'a, T>(word: u64, kept: &'a [T; WORD], mut f: impl FnMut(usize, u8, __m256i, &'a [T; 8])) {
+    let shifts: [__m256i; 4] = std::array::from_fn(|j| {
+        bytemuck::cast(std::array::from_fn::<u32, 8, _>(|lane| (31 - 8 * j - lane) as u32))
+    });
+    let mut at = 0;
+    for half in 0..2 {
+        let half_word = _mm256_set1_epi32((word >> (32 * half)) as i32);
+        for (j, shift) in shifts.iter().enumerate() {
+            let j = 4 * half + j;
+            let byte = (word >> (8 * j)) as u8;
+            // SAFETY: no byte has more than eight bits, so at most 8 * j values lie before, for j up to 7.
+            #[allow(unsafe_code)]
+            let next = unsafe { &*kept.as_ptr().add(at).cast::<[T; 8]>() };
+            f(j, byte, _mm256_sllv_epi32(half_word, *shift), next);
+            at += byte.count_ones() as usize;
+        }
+    }
+}
+
+/// Eight entries.
+#[inline]
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn entries(byte: u8, mask: __m256i, kept: &[f32; 8]) -> __m256 {
+    let kept: __m256 = bytemuck::cast(*kept);
+    let from = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(FLOATS[usize::from(byte)] as i64));
+    let moved = _mm256_permutevar8x32_ps(kept, from);
+    _mm256_blendv_ps(_mm256_setzero_ps(), moved, _mm256_castsi256_ps(mask))
+}
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn floats(bits: Bits<'_>, mut kept: &[f32], out: &mut [f32]) {
+    for (i, out) in out.chunks_mut(WORD).enumerate() {
+        let word = bits.word(i);
+        match (kept.first_chunk(), out.as_chunks_mut::<8>().0) {
+            (Some(kept), out @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, mask, kept| {
+                out[j] = bytemuck::cast(entries(byte, mask, kept));
+            }),
+            _ => expand::word(word, kept, out),
+        }
+        kept = &kept[kept.len().min(word.count_ones() as usize)..];
+    }
+}
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn integers(bits: Bits<'_>, mut kept: &[i16], out: &mut [i16]) {
+    for (i, out) in out.chunks_mut(WORD).enumerate() {
+        let word = bits.word(i);
+        match (kept.first_chunk(), out.as_chunks_mut::<8>().0) {
+            (Some(kept), out @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, _, kept| {
+                let from: __m128i = bytemuck::cast(INTEGERS[usize::from(byte)]);
+                out[j] = bytemuck::cast(_mm_shuffle_epi8(bytemuck::cast(*kept), from));
+            }),
+            _ => expand::word(word, kept, out),
+        }
+        kept = &kept[kept.len().min(word.count_ones() as usize)..];
+    }
+}
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn sum(bits: Bits<'_>, mut kept: &[f32], x: &[f32]) -> f32 {
+    let (mut even, mut odd, mut last) = (_mm256_setzero_ps(), _mm256_setzero_ps(), 0.0);
+    for (i, x) in x.chunks(WORD).enumerate() {
+        let word = bits.word(i);
+        match (kept.first_chunk(), x.as_chunks::<8>().0) {
+            (Some(kept), x @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, mask, kept| {
+                let entries = entries(byte, mask, kept);
+                let sum = if j % 2 == 0 { &mut even } else { &mut odd };
+                *sum = _mm256_fmadd_ps(entries, bytemuck::cast(x[j]), *sum);
+            }),
+            _ => last += dot::word(word, kept, x),
+        }
+        kept = &kept[kept.len().min(word.count_ones() as usize)..];
+    }
+    let lanes: [f32; 8] = bytemuck::cast(_mm256_add_ps(even, odd));
+    lanes.iter().sum::<f32>() + last
+}

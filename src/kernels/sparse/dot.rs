@@ -1,0 +1,118 @@
+//! The sum of the kept values of a row with one input at their places.
+
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
+use super::{Bits, WORD};
+use crate::kernels::cpu::{fast, has_fused, multiply_add};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx2;
+use num_traits::{Float, NumAssign};
+
+/// An input with a zero after each `WORD` values: where a word has no bit left, it points there.
+pub struct Spaced<T>(Vec<[T; WORD + 1]>);
+
+impl<T: Float> Spaced<T> {
+    pub fn new(x: &[T]) -> Self {
+        let space = |x: &[T]| {
+            let mut out = [T::zero(); WORD + 1];
+            out[..x.len()].copy_from_slice(x);
+            out
+        };
+        Self(x.chunks(WORD).map(space).collect())
+    }
+}
+
+/// For rows with few kept values, about `usual` of each word: goes from bit to bit.
+pub fn dot<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usual: usize) -> T {
+    let sum = if has_fused() {
+        fast(
+            #[inline(always)]
+            || some::<T, true>(bits, kept, x, usual),
+        )
+    } else {
+        some::<T, false>(bits, kept, x, usual)
+    };
+    // A value that is not finite has met zeros that are not its own.
+    if sum.is_finite() { sum } else { plain(bits, kept, x.0.as_flattened(), WORD + 1) }
+}
+
+/// Some words have more than is usual; to look whether a word is through costs a wrong guess.
+#[inline(always)]
+fn some<T: Float + NumAssign, const FUSED: bool>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usual: usize) -> T {
+    match usual {
+        0..=1 => quick::<T, 4, FUSED>(bits, kept, x),
+        2..=3 => quick::<T, 6, FUSED>(bits, kept, x),
+        4..=5 => quick::<T, 8, FUSED>(bits, kept, x),
+        6..=7 => quick::<T, 10, FUSED>(bits, kept, x),
+        8..=9 => quick::<T, 12, FUSED>(bits, kept, x),
+        _ => quick::<T, 16, FUSED>(bits, kept, x),
+    }
+}
+
+/// Takes `S` bits of a word at a time, whether there are as many or not.
+#[inline(always)]
+fn quick<T: Float + NumAssign, const S: usize, const FUSED: bool>(
+    bits: Bits<'_>,
+    mut kept: &[T],
+    x: &Spaced<T>,
+) -> T {
+    let mut sums = [T::zero(); S];
+    for (i, x) in x.0.iter().enumerate().take(bits.len()) {
+        let mut word = bits.word(i);
+        let mut left = word.count_ones() as usize;
+        while left > 0 {
+            let count = left.min(S).min(kept.len());
+            let mut padded = [T::zero(); S];
+            let values = kept.first_chunk::<S>().unwrap_or_else(|| {
+                padded[..kept.len()].copy_from_slice(kept);
+                &padded
+            });
+            for (sum, value) in sums.iter_mut().zip(values) {
+                // 64, where no bit is left.
+                *sum = multiply_add::<T, FUSED>(*value, x[word.trailing_zeros() as usize], *sum);
+                word &= word.wrapping_sub(1);
+            }
+            kept = &kept[count..];
+            left -= S.min(left);
+        }
+    }
+    sums.into_iter().fold(T::zero(), |a, b| a + b)
+}
+
+/// `stride` values of the input for each word.
+fn plain<T: Float + NumAssign>(bits: Bits<'_>, mut kept: &[T], x: &[T], stride: usize) -> T {
+    let mut sum = T::zero();
+    for (i, x) in x.chunks(stride).enumerate().take(bits.len()) {
+        let bits = bits.word(i);
+        sum += word(bits, kept, x);
+        kept = &kept[kept.len().min(bits.count_ones() as usize)..];
+    }
+    sum
+}
+
+/// The sum of the kept values of one word.
+pub(super) fn word<T: Float + NumAssign>(mut bits: u64, kept: &[T], x: &[T]) -> T {
+    let mut sum = T::zero();
+    for value in kept.iter().take(bits.count_ones() as usize) {
+        sum += *value * x[bits.trailing_zeros() as usize];
+        bits &= bits - 1;
+    }
+    sum
+}
+
+/// For rows with many kept values: goes from entry to entry.
+pub(super) fn dot_dense<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &[T]) -> T {
+    plain(bits, kept, x, WORD)
+}
+
+pub(super) fn dot_dense_f32(bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Avx2::new() {
+        let sum = avx2::dot_row(cpu, bits, kept, x);
+        // Pruned entries have met the input: not finite where that is not.
+        if sum.is_finite() {
+            return sum;
+        }
+    }
+    dot_dense(bits, kept, x)
+}

@@ -1,0 +1,76 @@
+//! Rows whose kept values lie close together, with a bit for each entry.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod dot;
+mod expand;
+mod lanes;
+
+pub use dot::{Spaced, dot};
+pub use expand::expand_integers;
+pub use lanes::{Beside, add_products, places};
+
+/// What these kernels do for a number type; implemented for `f32` and `f64`.
+pub trait Sparse: Copy {
+    /// The sum of the kept values of a row with `x` at their places, for rows that keep many.
+    #[doc(hidden)]
+    fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self;
+    /// All entries of a row: zeros where none is kept.
+    #[doc(hidden)]
+    fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]);
+}
+
+impl Sparse for f32 {
+    fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
+        dot::dot_dense_f32(bits, kept, x)
+    }
+
+    fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
+        expand::expand_floats(bits, kept, out);
+    }
+}
+
+impl Sparse for f64 {
+    fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
+        dot::dot_dense(bits, kept, x)
+    }
+
+    fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
+        expand::plain(bits, kept, out);
+    }
+}
+
+/// Entries of a word of a mask.
+pub const WORD: usize = 64;
+
+/// The bits of one row: `cols` of them from bit `start` of `words` on. Its kept values may have others after
+/// them, and are read faster then.
+#[derive(Clone, Copy)]
+pub struct Bits<'a> {
+    pub words: &'a [u64],
+    pub start: usize,
+    pub cols: usize,
+}
+
+impl Bits<'_> {
+    /// Bits `WORD * i ..` of the row, zeros past its end.
+    #[inline(always)]
+    fn word(&self, i: usize) -> u64 {
+        let at = self.start + i * WORD;
+        let mut word = self.words[at / WORD] >> (at % WORD);
+        if !at.is_multiple_of(WORD) {
+            word |= self.words.get(at / WORD + 1).map_or(0, |next| next << (WORD - at % WORD));
+        }
+        let left = self.cols - i * WORD;
+        if left < WORD { word & ((1 << left) - 1) } else { word }
+    }
+
+    /// Words that the row takes.
+    #[inline(always)]
+    fn len(&self) -> usize {
+        self.cols.div_ceil(WORD)
+    }
+}
+
+#[cfg(test)]
+mod tests;

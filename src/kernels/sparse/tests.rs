@@ -1,0 +1,77 @@
+use super::*;
+use proptest::prelude::*;
+
+/// A row in a mask that is all ones around it, and its columns.
+fn row(on: &[bool], start: usize) -> (Vec<u64>, Vec<usize>) {
+    let cols = on.len();
+    let mut words = vec![0_u64; (start + cols).div_ceil(64) + 1];
+    for i in (0..words.len() * 64).filter(|i| *i < start || *i >= start + cols || on[*i - start]) {
+        words[i / 64] |= 1 << (i % 64);
+    }
+    (words, (0..cols).filter(|i| on[*i]).collect())
+}
+
+proptest! {
+    #[test]
+    fn sparse_rows_give_the_sums(
+        on in prop::collection::vec(any::<bool>(), 0..600), thin in any::<u8>(), start in 0_usize..200, bad in any::<bool>(),
+        more in 0_usize..100, usual in 0_usize..12,
+    ) {
+        let on: Vec<bool> = on.iter().enumerate().map(|(i, on)| *on && (thin & 3 == 0 || i * 7 % 10 == 0)).collect();
+        let cols = on.len();
+        let (words, columns) = row(&on, start);
+        let bits = Bits { words: &words, start, cols };
+        let own = columns.len();
+        let mut kept: Vec<f64> = (0..own + more).map(|i| (i % 7) as f64 - 3.0).collect();
+        if bad && own > 2 {
+            kept[2] = f64::INFINITY;
+        }
+        let x: Vec<f64> = (0..cols).map(|i| (i % 11) as f64 + 1.0).collect();
+        let exact = |b: usize| columns.iter().zip(&kept).map(|(c, v)| v * (x[*c] + b as f64)).sum::<f64>();
+        prop_assert_eq!(dot(bits, &kept, &Spaced::new(&x), usual), exact(0));
+        prop_assert_eq!(f64::dot_dense(bits, &kept, &x), exact(0));
+        // Small whole numbers: exact in single precision, too.
+        let single: Vec<f32> = kept.iter().map(|x| *x as f32).collect();
+        let x32: Vec<f32> = x.iter().map(|x| *x as f32).collect();
+        prop_assert_eq!(f64::from(f32::dot_dense(bits, &single, &x32)), exact(0));
+        let mut found = Vec::new();
+        places(bits, &mut found);
+        prop_assert_eq!(found.iter().map(|p| *p as usize).collect::<Vec<_>>(), columns.clone());
+        let rows: Vec<f64> = (0..3).flat_map(|b| x.iter().map(move |x| x + b as f64)).collect();
+        let mut sums = [1.0; 3];
+        add_products::<f64, 4, 3>(&found, &kept[..own], (&Beside::new(&rows, cols), 0), &mut sums);
+        prop_assert_eq!(sums, [1.0 + exact(0), 1.0 + exact(1), 1.0 + exact(2)]);
+    }
+
+    #[test]
+    fn kept_values_go_to_their_places(
+        on in prop::collection::vec(any::<bool>(), 0..600), start in 0_usize..200, more in 0_usize..100,
+    ) {
+        let (words, columns) = row(&on, start);
+        let bits = Bits { words: &words, start, cols: on.len() };
+        let kept: Vec<i16> = (0..columns.len() + more).map(|i| i as i16 - 300).collect();
+        let mut wanted = vec![0; on.len()];
+        columns.iter().zip(&kept).for_each(|(c, x)| wanted[*c] = *x);
+        let mut integers = vec![7; on.len()];
+        expand_integers(bits, &kept, &mut integers);
+        prop_assert_eq!(&integers, &wanted);
+        let single: Vec<f32> = kept.iter().map(|x| f32::from(*x)).collect();
+        let mut floats = vec![7.0; on.len()];
+        f32::expand(bits, &single, &mut floats);
+        prop_assert!(floats.iter().zip(&wanted).all(|(a, b)| *a == f32::from(*b)));
+        let double: Vec<f64> = kept.iter().map(|x| f64::from(*x)).collect();
+        let mut doubles = vec![7.0; on.len()];
+        f64::expand(bits, &double, &mut doubles);
+        prop_assert!(doubles.iter().zip(&wanted).all(|(a, b)| *a == f64::from(*b)));
+    }
+}
+
+#[test]
+fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
+    let words = [0b101_u64; 3];
+    let bits = Bits { words: &words, start: 0, cols: 192 };
+    let mut x = vec![1.0_f32; 192];
+    x[1] = f32::NAN;
+    assert_eq!(f32::dot_dense(bits, &[2.0; 100], &x), 12.0);
+    assert_eq!(dot(bits, &[2.0; 100], &Spaced::new(&x), 2), 12.0);
+}
