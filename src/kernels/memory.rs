@@ -174,6 +174,30 @@ pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
     Ok((values, results))
 }
 
+/// Values that begin where a cache line does.
+pub struct Aligned<T> {
+    values: Vec<T>,
+    first: usize,
+    len: usize,
+}
+
+impl<T: Copy + Default> Aligned<T> {
+    pub fn new(len: usize) -> Self {
+        let values = vec![T::default(); len + 64 / size_of::<T>()];
+        // No more than the slack for any address of a number.
+        let first = values.as_ptr().align_offset(64).min(64 / size_of::<T>());
+        Self { values, first, len }
+    }
+
+    pub fn get(&self) -> &[T] {
+        &self.values[self.first..][..self.len]
+    }
+
+    pub fn get_mut(&mut self) -> &mut [T] {
+        &mut self.values[self.first..][..self.len]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

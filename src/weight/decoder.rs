@@ -2,11 +2,37 @@
 
 use super::mask::Mask;
 use super::{Affine, Leaf};
+use crate::kernels::products::Decode;
 use crate::kernels::quantize::{decode, pack, subtract};
 use crate::kernels::sparse::{Bits, expand_integers};
 use crate::{Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
+
+/// The integers of some rows, from `first` on.
+pub(super) struct Integers<'a, T: Float> {
+    pub decoder: &'a Decoder<'a, T>,
+    pub mask: Option<&'a Mask>,
+    pub cols: usize,
+    pub first: usize,
+}
+
+impl<T: Float> Integers<'_, T> {
+    fn range(&self, row: usize, columns: Range<usize>) -> Range<usize> {
+        let start = (self.first + row) * self.cols;
+        start + columns.start..start + columns.end
+    }
+}
+
+impl<T: Float> Decode<i16> for Integers<'_, T> {
+    fn decode(&mut self, row: usize, columns: Range<usize>, to: &mut [i16]) {
+        self.decoder.spread(self.range(row, columns), self.mask, to);
+    }
+
+    fn source(&self, row: usize, columns: Range<usize>) -> &[u8] {
+        self.decoder.bytes(self.range(row, columns), self.mask)
+    }
+}
 
 /// Codes that are unpacked at a time.
 const CHUNK: usize = 512;
@@ -19,6 +45,8 @@ pub(super) struct Decoder<'a, T: Float> {
     zeros: Option<Vec<u8>>,
     /// Entries that share a scale.
     run: usize,
+    /// Scales of a row; 0 where all rows share one.
+    per_row: usize,
 }
 
 impl<'a, T: Float> Decoder<'a, T> {
@@ -27,12 +55,14 @@ impl<'a, T: Float> Decoder<'a, T> {
             None => None,
             Some(zero) => Some(zero.unpack(0..zero.len())?),
         };
+        let run = affine.granularity.block(leaf.rows, leaf.cols).max(1);
         Ok(Self {
             packed: affine.codes.bytes()?,
             bits: affine.bits(),
             scales: affine.scale.read(0..affine.scale.len())?,
             zeros,
-            run: affine.granularity.block(leaf.rows, leaf.cols).max(1),
+            run,
+            per_row: leaf.cols / run,
         })
     }
 
@@ -46,9 +76,18 @@ impl<'a, T: Float> Decoder<'a, T> {
         self.run.min(cols).max(1)
     }
 
-    /// Scale and zero point of the entry at a flat position.
-    pub fn grid(&self, at: usize) -> (T, u8) {
-        let block = at / self.run;
+    /// Scale and zero point of a row's [`step`](Self::step) of columns, by its number.
+    pub fn grid(&self, row: usize, step: usize) -> (T, u8) {
+        self.block(row * self.per_row + step)
+    }
+
+    /// All of a row.
+    pub fn grids(&self, row: usize) -> impl Iterator<Item = (T, u8)> {
+        let first = row * self.per_row;
+        (first..first + self.per_row.max(1)).map(|block| self.block(block))
+    }
+
+    fn block(&self, block: usize) -> (T, u8) {
         let zero = self.zeros.as_ref().map_or(Affine::<T>::middle(self.bits), |zeros| zeros[block]);
         (self.scales[block], zero)
     }
@@ -73,6 +112,12 @@ impl<'a, T: Float> Decoder<'a, T> {
         self.decode(range, mask, out, |scale, zero, codes, out| decode(codes, scale, zero, out));
     }
 
+    /// The bytes that hold the codes of the flat `range`; none where it lies past the end.
+    pub fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
+        let bit = |i: usize| mask.map_or(i, |mask| mask.rank(i.min(mask.len()))) * usize::from(self.bits);
+        self.packed.get(bit(range.start) / 8..bit(range.end) / 8).unwrap_or(&[])
+    }
+
     fn decode<R>(
         &self,
         range: Range<usize>,
@@ -85,9 +130,10 @@ impl<'a, T: Float> Decoder<'a, T> {
         let mut unpacked = [0; CHUNK];
         let (mut at, mut code) = (range.start, rank(range.start));
         let first = code;
+        let mut block = at / self.run;
         while at < range.end {
-            let end = range.end.min((at / self.run + 1) * self.run);
-            let (scale, zero) = self.grid(at);
+            let end = range.end.min((block + 1) * self.run);
+            let (scale, zero) = self.block(block);
             let last = rank(end);
             while code < last {
                 let n = CHUNK.min(last - code);
@@ -102,6 +148,7 @@ impl<'a, T: Float> Decoder<'a, T> {
                 code += n;
             }
             at = end;
+            block += 1;
         }
     }
 }

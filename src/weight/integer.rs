@@ -9,10 +9,10 @@
 //! The inner sums are exact: both factors are within +-255, so 16,384 products fit an `i32`, and longer
 //! sums go on in an `i64`. Only the final scaling rounds.
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, Integers};
 use super::product::{SMALL, height, transposed};
 use super::{Coding, Leaf, zeros};
-use crate::kernels::products::{self, EXACT, FEW, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
+use crate::kernels::products::{self, Decode, EXACT, FEW, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
 use crate::kernels::quantize::{Steps, ends, subtract};
 use crate::{Fault, Float, parallel};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,8 @@ struct CodedInput {
     codes: Vec<i16>,
     /// One for each row.
     scales: Vec<f64>,
+    /// What was subtracted in the first row.
+    zero: u8,
 }
 
 impl CodedInput {
@@ -92,7 +94,8 @@ impl CodedInput {
         let scales = grids.iter().flat_map(|grid| std::iter::repeat_n(grid.scale.widen(), group));
         let mut scales: Vec<f64> = scales.take(n).collect();
         scales.resize(n, 1.0);
-        Ok(Self { codes, scales })
+        let zero = grids.first().map_or(0, |grid| grid.zero);
+        Ok(Self { codes, scales, zero })
     }
 }
 
@@ -159,29 +162,32 @@ impl<T: Float> Leaf<T> {
         {
             return transposed(y, rows, n);
         }
-        let scale = |row: usize, column: usize| decoder.grid(row * cols + column).0.widen();
+        let scale = |row: usize, step: usize| decoder.grid(row, step).0.widen();
         let x = Rows::new(&input.codes, cols);
-        let fill = |row: usize, columns: Range<usize>, to: &mut [i16]| {
-            decoder.spread(row * cols + columns.start..row * cols + columns.end, mask.as_deref(), to);
-        };
+        let of_weight = |first| Integers { decoder: &decoder, mask: mask.as_deref(), cols, first };
         if n > rows && step == cols && rows * cols <= SMALL {
             let scales: Vec<f64> = (0..rows).map(|row| scale(row, 0)).collect();
-            let panels = Panels::by(cols, rows, step, fill);
-            let fill =
-                |b: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(x.part(b, columns));
+            let mut of_weight = of_weight(0);
+            let panels =
+                Panels::by(cols, rows, step, |row, columns, to| of_weight.decode(row, columns, to));
+            let of_input = |first: usize| {
+                move |b: usize, columns: Range<usize>, to: &mut [i16]| {
+                    to.copy_from_slice(x.part(first + b, columns));
+                }
+            };
             let finish = |b: usize, row: usize, sum: f64| T::narrow(scales[row] * sum * input.scales[b]);
-            return sums(fill, &panels, [n, cols, rows], step, |_, _| 1.0, finish);
+            return sums(of_input, &panels, [n, cols, rows], step, |_, _| 1.0, finish);
         }
         let finish = |_: usize, b: usize, sum: f64| T::narrow(sum * input.scales[b]);
-        let y = sums(fill, &Panels::new(x, cols, n, step), [rows, cols, n], step, scale, finish)?;
+        let y = sums(of_weight, &Panels::new(x, cols, n, step), [rows, cols, n], step, scale, finish)?;
         transposed(y, rows, n)
     }
 }
 
-/// `finish(row, b, sum)` of the sums of each row that `fill` decodes with each of the panels: in integers
-/// within a step, which then counts `scale(row, column)` times.
-fn sums<T: Float>(
-    fill: impl Fn(usize, Range<usize>, &mut [i16]) + Sync + Send,
+/// `finish(row, b, sum)` of the sums of each row that `rows(first)` decodes with each of the panels: in
+/// integers within a step, which then counts `scale(row, number of the step)` times.
+fn sums<T: Float, D: Decode<i16>>(
+    rows: impl Fn(usize) -> D + Sync + Send,
     panels: &Panels<i16>,
     [m, k, n]: [usize; 3],
     step: usize,
@@ -192,30 +198,30 @@ fn sums<T: Float>(
     let (height, width) = (height(HEIGHT, k * n), panels.width());
     parallel::for_each_chunk(&mut out, height * n, |i, out| {
         for (j, out) in out.chunks_mut((HEIGHT * n).max(1)).enumerate() {
-            let (first, rows) = (i * height + j * HEIGHT, out.len() / n);
+            let (first, count) = (i * height + j * HEIGHT, out.len() / n);
             // Of steps that are cut, what has been summed.
-            let mut long = if step > EXACT { vec![0_i64; rows * width] } else { Vec::new() };
-            let mut total = vec![0.0; rows * width];
-            let mut fill = |row: usize, columns: Range<usize>, to: &mut [i16]| fill(first + row, columns, to);
-            products::integers(Source::Decoded(&mut fill), panels, rows, &mut |columns, sums| {
-                let rows = sums.chunks_exact(width).zip(total.chunks_exact_mut(width));
+            let mut long = if step > EXACT { vec![0_i64; count * width] } else { Vec::new() };
+            let mut total = vec![0.0; count * width];
+            let mut add = |rows: Range<usize>, columns: Range<usize>, sums: &[i32]| {
+                let number = columns.start / step;
+                let total = total[rows.start * width..].chunks_exact_mut(width);
                 if long.is_empty() {
-                    for (row, (sums, total)) in (first..).zip(rows) {
-                        products::add_scaled(scale(row, columns.start), sums, total);
+                    for ((row, sums), total) in rows.zip(sums.chunks_exact(width)).zip(total) {
+                        products::add_scaled(scale(first + row, number), sums, total);
                     }
                     return;
                 }
+                let long = &mut long[rows.start * width..rows.end * width];
                 long.iter_mut().zip(sums).for_each(|(long, sum)| *long += i64::from(*sum));
                 if columns.end.is_multiple_of(step) || columns.end == k {
-                    for (row, (long, total)) in
-                        (first..).zip(long.chunks_exact_mut(width).zip(total.chunks_exact_mut(width)))
-                    {
-                        let scale = scale(row, columns.start);
+                    for ((row, long), total) in rows.zip(long.chunks_exact_mut(width)).zip(total) {
+                        let scale = scale(first + row, number);
                         total.iter_mut().zip(&*long).for_each(|(total, long)| *total += scale * *long as f64);
                         long.fill(0);
                     }
                 }
-            });
+            };
+            products::integers(Source::Decoded(&mut rows(first)), panels, count, &mut add);
             for (row, (out, total)) in (first..).zip(out.chunks_mut(n).zip(total.chunks(width.max(1)))) {
                 out.iter_mut().zip(total).enumerate().for_each(|(b, (out, sum))| *out = finish(row, b, *sum));
             }
@@ -232,72 +238,94 @@ fn in_place<T: Float>(
     [m, k, n]: [usize; 3],
     step: usize,
 ) -> Result<Option<Vec<T>>, Fault> {
-    let x = Rows::new(&input.codes, k);
-    // Steps that an `i32` cannot hold are cut.
-    let parts: Vec<Range<usize>> = (0..k)
-        .step_by(step)
-        .flat_map(|first| {
-            let end = k.min(first + step);
-            (first..end).step_by(EXACT).map(move |first| first..end.min(first + EXACT))
-        })
-        .collect();
     if let Some(codes) = decoder.packed(8).filter(|_| n <= FEW) {
-        let sum = |first: usize, sums: &mut [i32]| {
-            let w = Rows::new(&codes[first * k..], k);
-            let rows = sums.len() / (parts.len() * n).max(1);
-            for (part, sums) in parts.iter().zip(sums.chunks_mut((rows * n).max(1))) {
-                let (w, x) = (w.skip_columns(part.start), x.skip_columns(part.start));
-                products::bytes_in_place(w, x, [rows, part.len(), n], sums);
-            }
-        };
-        // [part][row][input]
-        return of_parts(decoder, input, [m, k, n], &parts, sum, |row, rows, part| (part * rows + row) * n).map(Some);
+        return bytes(codes, decoder, input, [m, k, n], step).map(Some);
     }
     let whole = k.is_multiple_of(step) && step.is_multiple_of(TOGETHER) && step <= EXACT;
     if let Some(codes) = decoder.packed(4).filter(|_| n == 1 && whole) {
-        let sorted = Sorted::new(&input.codes);
-        let sum = |first: usize, sums: &mut [i32]| {
-            products::nibbles(Rows::new(&codes[first * k / 2..], k / 2), &sorted, step, sums);
-        };
-        // [row][part]
-        return of_parts(decoder, input, [m, k, n], &parts, sum, |row, _, part| row * parts.len() + part).map(Some);
+        return nibbles(codes, decoder, input, [m, k], step).map(Some);
     }
     Ok(None)
 }
 
-/// The products from the sums of codes with inputs that `sum(first row, sums)` adds for each part of the
-/// columns, those of a row and a part from `place(row, rows, part)` on.
-fn of_parts<T: Float>(
+/// Sums of the input's codes in some columns.
+fn of_inputs(input: &CodedInput, k: usize, columns: Range<usize>) -> impl Iterator<Item = i64> {
+    let rows = input.codes.chunks(k.max(1));
+    rows.map(move |row| row[columns.clone()].iter().map(|q| i64::from(*q)).sum())
+}
+
+fn bytes<T: Float>(
+    codes: &[u8],
     decoder: &Decoder<'_, T>,
     input: &CodedInput,
     [m, k, n]: [usize; 3],
-    parts: &[Range<usize>],
-    sum: impl Fn(usize, &mut [i32]) + Sync + Send,
-    place: impl Fn(usize, usize, usize) -> usize + Sync + Send,
+    step: usize,
 ) -> Result<Vec<T>, Fault> {
     let x = Rows::new(&input.codes, k);
-    let of_inputs: Vec<i64> = (parts.iter())
-        .flat_map(|part| (0..n).map(|b| x.part(b, part.clone()).iter().map(|q| i64::from(*q)).sum()))
-        .collect();
+    let steps: Vec<Range<usize>> = (0..k).step_by(step).map(|first| first..k.min(first + step)).collect();
+    let of_inputs: Vec<i64> = steps.iter().flat_map(|step| of_inputs(input, k, step.clone())).collect();
     let mut out = zeros::<T>(m, n)?;
     let height = height(2 * HEIGHT, k * n);
     parallel::for_each_chunk(&mut out, height * n, |i, out| {
-        let (first, rows) = (i * height, out.len() / n);
-        let mut sums = vec![0; rows * parts.len() * n];
-        sum(first, &mut sums);
-        let mut total = vec![0.0; n];
-        for (row, out) in out.chunks_mut(n).enumerate() {
-            total.fill(0.0);
-            for (p, (part, of_inputs)) in parts.iter().zip(of_inputs.chunks(n)).enumerate() {
-                let (scale, zero) = decoder.grid((first + row) * k + part.start);
+        let first = i * height;
+        let w = Rows::new(&codes[first * k..], k);
+        let (mut total, mut part) = (vec![0.0; out.len()], vec![0; out.len()]);
+        let mut long = vec![0_i64; out.len()];
+        for (number, (columns, of_inputs)) in steps.iter().zip(of_inputs.chunks(n)).enumerate() {
+            // What an `i32` cannot hold is cut.
+            for from in columns.clone().step_by(EXACT) {
+                let len = EXACT.min(columns.end - from);
+                part.fill(0);
+                let (w, x) = (w.skip_columns(from), x.skip_columns(from));
+                products::bytes_in_place(w, x, [out.len() / n, len, n], &mut part);
+                long.iter_mut().zip(&part).for_each(|(long, part)| *long += i64::from(*part));
+            }
+            for (row, (long, total)) in long.chunks_mut(n).zip(total.chunks_mut(n)).enumerate() {
+                let (scale, zero) = decoder.grid(first + row, number);
                 let (scale, zero) = (scale.widen(), i64::from(zero));
-                let sums = &sums[place(row, rows, p)..][..n];
-                for ((total, sum), of_input) in total.iter_mut().zip(sums).zip(of_inputs) {
-                    *total += scale * (i64::from(*sum) - zero * of_input) as f64;
+                for ((total, long), of_input) in total.iter_mut().zip(long).zip(of_inputs) {
+                    *total += scale * (*long - zero * of_input) as f64;
+                    *long = 0;
                 }
             }
+        }
+        for (out, total) in out.chunks_mut(n).zip(total.chunks(n)) {
             let sums = total.iter().zip(&input.scales);
             out.iter_mut().zip(sums).for_each(|(out, (sum, scale))| *out = T::narrow(sum * scale));
+        }
+    });
+    Ok(out)
+}
+
+/// One input with 4-bit codes. For the kernel the input's codes are around 128, so that they fit 8 bits; what
+/// that changes is known from the sums of the weight's codes.
+fn nibbles<T: Float>(
+    codes: &[u8],
+    decoder: &Decoder<'_, T>,
+    input: &CodedInput,
+    [m, k]: [usize; 2],
+    step: usize,
+) -> Result<Vec<T>, Fault> {
+    let offset = 128 - i32::from(input.zero);
+    let x: Vec<i8> = input.codes.iter().map(|q| (i32::from(*q) - offset) as i8).collect();
+    let x = Sorted::new(&x);
+    let steps = (0..k).step_by(step).map(|first| first..first + step);
+    let of_inputs: Vec<i32> = steps.flat_map(|step| of_inputs(input, k, step)).map(|sum| sum as i32).collect();
+    let scale_of_input = input.scales.first().copied().unwrap_or(1.0);
+    let mut out = zeros::<T>(m, 1)?;
+    let height = height(2 * HEIGHT, k);
+    parallel::for_each_chunk(&mut out, height, |i, out| {
+        let (mut sums, mut of_codes) = (vec![0; of_inputs.len()], vec![0; of_inputs.len()]);
+        for (row, out) in (i * height..).zip(out) {
+            let w = Rows::new(&codes[row * k / 2..][..k / 2], k / 2);
+            products::nibbles(w, &x, step, &mut sums, &mut of_codes);
+            // Side by side: a sum must wait for the one before it.
+            let mut total = [0.0; 4];
+            for (i, (scale, zero)) in decoder.grids(row).enumerate() {
+                let sum = sums[i] + offset * of_codes[i] - i32::from(zero) * of_inputs[i];
+                total[i % 4] += scale.widen() * f64::from(sum);
+            }
+            *out = T::narrow(total.iter().sum::<f64>() * scale_of_input);
         }
     });
     Ok(out)

@@ -11,7 +11,7 @@ use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
-use crate::kernels::products::{Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
+use crate::kernels::products::{Decode, Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
 use crate::kernels::sparse::{self, Beside, Bits, Spaced, WORD};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
@@ -29,7 +29,7 @@ const MANY_SHARE: usize = 5;
 /// Columns that are transposed at a time: numbers of a cache line.
 const LINE: usize = 16;
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
-const NEAR: usize = 1 << 17;
+const NEAR: usize = 1 << 18;
 
 impl<T: Float> Weight<T> {
     /// `x [n, cols]` times the transposed weight, `[n, rows]`. Each run of `group` rows of `x` shares one
@@ -101,11 +101,7 @@ impl<T: Float> Leaf<T> {
                 if let (1, None, Some(y)) = (n, mask, kept.nibbles(x, [cols, rows])?) {
                     return Ok(y);
                 }
-                let fill = |row: usize, columns: Range<usize>, to: &mut [T]| {
-                    let range = row * cols + columns.start..row * cols + columns.end;
-                    kept.spread(range, mask, to);
-                };
-                decoded(fill, x, [n, cols, rows])
+                decoded(|first| Decoded { kept: &kept, mask, cols, first }, x, [n, cols, rows])
             }
         }
     }
@@ -152,6 +148,17 @@ impl<'a, T: Float> Kept<'a, T> {
         }
     }
 
+    /// The bytes that hold the kept numbers of the flat `range`; none where it lies past the end.
+    fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
+        match self {
+            Self::Values(values) => {
+                let rank = |i: usize| mask.map_or(i, |mask| mask.rank(i.min(mask.len())));
+                bytemuck::cast_slice(values.get(rank(range.start)..rank(range.end)).unwrap_or(&[]))
+            }
+            Self::Codes(decoder) => decoder.bytes(range, mask),
+        }
+    }
+
     /// The product with one input `x [k]` of 4-bit codes, if that is what they are, and lie as a kernel wants.
     fn nibbles(&self, x: &[T], [k, m]: [usize; 2]) -> Result<Option<Vec<T>>, Fault> {
         let Self::Codes(decoder) = self else { return Ok(None) };
@@ -167,10 +174,7 @@ impl<'a, T: Float> Kept<'a, T> {
             let mut grids = Vec::with_capacity(k / step);
             for (row, out) in (i * height..).zip(out) {
                 grids.clear();
-                grids.extend((0..k).step_by(step).map(|column| {
-                    let (scale, zero) = decoder.grid(row * k + column);
-                    Grid { scale, zero }
-                }));
+                grids.extend(decoder.grids(row).map(|(scale, zero)| Grid { scale, zero }));
                 *out = T::nibbles(&codes[row * k / 2..][..k / 2], &grids, &x, step);
             }
         });
@@ -199,24 +203,49 @@ fn in_place<T: Float>(a: Rows<'_, T>, b: &Panels<T>, [p, k, q]: [usize; 3]) -> R
     Ok(out)
 }
 
-/// `x w^T` for the `w [m, k]` whose rows `fill(row, columns, to)` decodes.
-fn decoded<T: Float>(
-    fill: impl Fn(usize, Range<usize>, &mut [T]) + Sync + Send,
+/// All entries of some rows, from `first` on.
+struct Decoded<'a, T: Float> {
+    kept: &'a Kept<'a, T>,
+    mask: Option<&'a Mask>,
+    cols: usize,
+    first: usize,
+}
+
+impl<T: Float> Decoded<'_, T> {
+    fn range(&self, row: usize, columns: Range<usize>) -> Range<usize> {
+        let start = (self.first + row) * self.cols;
+        start + columns.start..start + columns.end
+    }
+}
+
+impl<T: Float> Decode<T> for Decoded<'_, T> {
+    fn decode(&mut self, row: usize, columns: Range<usize>, to: &mut [T]) {
+        self.kept.spread(self.range(row, columns), self.mask, to);
+    }
+
+    fn source(&self, row: usize, columns: Range<usize>) -> &[u8] {
+        self.kept.bytes(self.range(row, columns), self.mask)
+    }
+}
+
+/// `x w^T` for the `w [m, k]` whose rows from one on are decoded by `rows(first)`.
+fn decoded<T: Float, D: Decode<T>>(
+    rows: impl Fn(usize) -> D + Sync + Send,
     x: &[T],
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
     let x = Rows::new(x, k);
     if n > m && m * k <= SMALL {
-        return in_place(x, &Panels::by(k, m, k, fill), [n, k, m]);
+        let mut rows = rows(0);
+        return in_place(x, &Panels::by(k, m, k, |row, columns, to| rows.decode(row, columns, to)), [n, k, m]);
     }
     let x = Panels::new(x, k, n, k);
     let mut out = zeros(m, n)?;
     let height = height(HEIGHT, k * n);
     parallel::for_each_chunk(&mut out, height * n, |i, out| {
         for (j, out) in out.chunks_mut((HEIGHT * n).max(1)).enumerate() {
-            let first = i * height + j * HEIGHT;
-            let mut fill = |row: usize, columns: Range<usize>, to: &mut [T]| fill(first + row, columns, to);
-            T::products(Source::Decoded(&mut fill), &x, out.len() / n, out);
+            let mut rows = rows(i * height + j * HEIGHT);
+            T::products(Source::Decoded(&mut rows), &x, out.len() / n, out);
         }
     });
     transposed(out, m, n)
@@ -271,29 +300,36 @@ fn side_by_side<T: Float, const L: usize, const S: usize>(
     out: &mut [T],
 ) {
     let sides: Vec<Beside<T, L>> = x.chunks((L * k).max(1)).map(|x| Beside::new(x, k)).collect();
-    let width = NEAR / (L * size_of::<T>());
-    let height = height(2 * HEIGHT, k * n);
+    let width = (NEAR / (L * size_of::<T>())).next_multiple_of(WORD);
+    let height = height(HEIGHT, k * n);
     parallel::for_each_chunk(out, height * n, |i, out| {
-        let (mut buffer, mut places, mut values, mut ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut places = vec![0; sparse::places_room(width.min(k)) * height];
+        let mut buffer = Vec::new();
+        // Of each row, where its places and its kept numbers lie.
+        let mut rows = Vec::with_capacity(height);
         for first in (0..k).step_by(width) {
-            places.clear();
-            values.clear();
-            ends.clear();
+            let last = k.min(first + width);
+            rows.clear();
+            let mut end = 0;
             for row in (i * height..).take(out.len() / n) {
-                let columns = first..k.min(first + width);
-                let range = row * k + columns.start..row * k + columns.end;
-                sparse::places(bits(mask, row, k, columns), &mut places);
-                let new = places.len() - values.len();
-                values.extend_from_slice(&kept.read(range, mask, &mut buffer)[..new]);
-                ends.push(places.len());
+                let found = sparse::places(bits(mask, row, k, first..last), &mut places[end..]);
+                rows.push((end..end + found, mask.rank(row * k + first)));
+                end += found;
+            }
+            if let Kept::Codes(decoder) = kept {
+                buffer.resize(end, T::zero());
+                for (row, (range, _)) in (i * height..).zip(&rows) {
+                    decoder.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
+                }
             }
             for (side, x) in sides.iter().enumerate() {
-                let mut start = 0;
-                for (end, out) in ends.iter().zip(out.chunks_mut(n)) {
-                    let (places, values) = (&places[start..*end], &values[start..*end]);
+                for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
+                    let values = match kept {
+                        Kept::Values(values) => &values[*start..][..range.len()],
+                        Kept::Codes(_) => &buffer[range.clone()],
+                    };
                     let out = &mut out[side * L..n.min((side + 1) * L)];
-                    sparse::add_products::<T, L, S>(places, values, (x, first), out);
-                    start = *end;
+                    sparse::add_products::<T, L, S>(&places[range.clone()], values, (x, first), out);
                 }
             }
         }

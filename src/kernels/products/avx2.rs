@@ -1,16 +1,18 @@
 //! [`Tiles`] and [`Strips`] in AVX2. Whoever holds an [`Avx2`] has asked the CPU for it.
 
 use super::dots::Tiles;
-use super::nibbles::{Codes, Grid, TOGETHER};
+use super::nibbles::{Codes, Grid, SHORT_SUM, TOGETHER};
 use super::panels::{FEW, LANES};
 use super::strips::Strips;
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_and_si128, _mm_loadu_si128, _mm_prefetch,
     _mm_set1_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8,
-    _mm256_add_epi32, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
+    _mm256_add_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16,
     _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_hadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_setr_epi32, _mm256_srlv_epi32, _mm256_set1_ps,
     _mm256_setzero_ps, _mm256_setzero_si256,
 };
 
@@ -218,15 +220,14 @@ impl Strips for Floats {
         lanes: usize,
         sums: &mut [f32],
         width: usize,
-        more: bool,
+        ahead: [&[u8]; R],
     ) {
         // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe {
-            match (lanes == LANES, more) {
-                (true, true) => float_strip::<R, 2, true>(w, x, sums, width),
-                (true, false) => float_strip::<R, 2, false>(w, x, sums, width),
-                (false, true) => float_strip::<R, 1, true>(w, x, sums, width),
-                (false, false) => float_strip::<R, 1, false>(w, x, sums, width),
+            if lanes == LANES {
+                float_strip::<R, 2>(w, x, sums, width, ahead);
+            } else {
+                float_strip::<R, 1>(w, x, sums, width, ahead);
             }
         }
     }
@@ -242,47 +243,64 @@ impl Strips for Integers {
         lanes: usize,
         sums: &mut [i32],
         width: usize,
-        _: bool,
+        ahead: [&[u8]; R],
     ) {
         // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe {
             if lanes == LANES {
-                integer_strip::<R, 2>(w, x, sums, width);
+                integer_strip::<R, 2>(w, x, sums, width, ahead);
             } else {
-                integer_strip::<R, 1>(w, x, sums, width);
+                integer_strip::<R, 1>(w, x, sums, width, ahead);
             }
         }
     }
 }
 
-/// `V` vectors of inputs for each column; `MORE`: what follows in the rows will be wanted next.
+/// Columns, as many as lie in a cache line of what is ahead, and the number of that line.
+#[inline(always)]
+fn lines<'a, X>(x: &'a [X], ahead: &[u8]) -> impl Iterator<Item = (usize, &'a [X])> {
+    let lines = ahead.len().div_ceil(LINE).max(1);
+    x.chunks((x.len() / lines).max(1)).enumerate()
+}
+
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// Has a line of each row brought near: a hint, which never faults, wherever it points.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-fn float_strip<const R: usize, const V: usize, const MORE: bool>(
+fn prefetch<const R: usize>(ahead: [&[u8]; R], line: usize) {
+    for row in ahead {
+        _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(LINE * line).cast());
+    }
+}
+
+/// `V` vectors of inputs for each column.
+#[target_feature(enable = "avx2,fma")]
+fn float_strip<const R: usize, const V: usize>(
     w: [&[f32]; R],
     x: &[f32],
     sums: &mut [f32],
     width: usize,
+    ahead: [&[u8]; R],
 ) {
-    const LINE: usize = 64 / size_of::<f32>();
     let x = x.as_chunks::<8>().0.as_chunks::<V>().0;
     let w = w.map(|w| &w[..x.len()]);
     let mut acc = [[_mm256_setzero_ps(); V]; R];
-    for (i, x) in x.iter().enumerate() {
-        if MORE && i % LINE == 0 {
-            for w in w {
-                let next = w.as_ptr().wrapping_add(i + w.len());
-                // A hint, which never faults, wherever it points.
-                _mm_prefetch::<_MM_HINT_T0>(next.cast());
+    let mut i = 0;
+    for (line, x) in lines(x, ahead[0]) {
+        prefetch(ahead, line);
+        for x in x {
+            let x = x.each_ref().map(|x| load8(x));
+            for (acc, w) in acc.iter_mut().zip(w) {
+                // SAFETY: all rows are as long as there are columns, which `i` counts.
+                #[allow(unsafe_code)]
+                let w = _mm256_set1_ps(*unsafe { at(w, i) });
+                for (acc, x) in acc.iter_mut().zip(x) {
+                    *acc = _mm256_fmadd_ps(w, x, *acc);
+                }
             }
-        }
-        let x = x.each_ref().map(|x| load8(x));
-        for (acc, w) in acc.iter_mut().zip(w) {
-            // SAFETY: all rows are as long as there are columns.
-            #[allow(unsafe_code)]
-            let w = _mm256_set1_ps(*unsafe { at(w, i) });
-            for (acc, x) in acc.iter_mut().zip(x) {
-                *acc = _mm256_fmadd_ps(w, x, *acc);
-            }
+            i += 1;
         }
     }
     for (r, acc) in acc.iter().enumerate() {
@@ -294,25 +312,32 @@ fn float_strip<const R: usize, const V: usize, const MORE: bool>(
     }
 }
 
+/// The same for pairs of columns.
 #[target_feature(enable = "avx2,fma")]
 fn integer_strip<const R: usize, const V: usize>(
     w: [&[i16]; R],
     x: &[i16],
     sums: &mut [i32],
     width: usize,
+    ahead: [&[u8]; R],
 ) {
     let x = x.as_chunks::<16>().0.as_chunks::<V>().0;
     let w = w.map(|w| &w.as_chunks::<2>().0[..x.len()]);
     let mut acc = [[_mm256_setzero_si256(); V]; R];
-    for (i, x) in x.iter().enumerate() {
-        let x = x.each_ref().map(|x| load16(x));
-        for (acc, w) in acc.iter_mut().zip(w) {
-            // SAFETY: all rows are as long as there are pairs of columns.
-            #[allow(unsafe_code)]
-            let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { at(w, i) }));
-            for (acc, x) in acc.iter_mut().zip(x) {
-                *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(w, x));
+    let mut i = 0;
+    for (line, x) in lines(x, ahead[0]) {
+        prefetch(ahead, line);
+        for x in x {
+            let x = x.each_ref().map(|x| load16(x));
+            for (acc, w) in acc.iter_mut().zip(w) {
+                // SAFETY: all rows are as long as there are pairs of columns, which `i` counts.
+                #[allow(unsafe_code)]
+                let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { at(w, i) }));
+                for (acc, x) in acc.iter_mut().zip(x) {
+                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(w, x));
+                }
             }
+            i += 1;
         }
     }
     for (r, acc) in acc.iter().enumerate() {
@@ -324,37 +349,49 @@ fn integer_strip<const R: usize, const V: usize>(
     }
 }
 
-/// The sums of two rows of 4-bit codes with an input, a step of `groups` after the other.
+/// For each step of `groups` of a row of 4-bit codes, its sum with an input, and that of its codes.
 #[allow(unsafe_code)]
-pub fn nibble_rows(
+pub fn nibbles(
     _: Avx2,
-    w: [&[Codes]; 2],
-    x: &[[i16; TOGETHER]],
+    w: &[Codes],
+    x: &[[i8; TOGETHER]],
     groups: usize,
-    sums: [&mut [i32]; 2],
+    sums: &mut [i32],
+    of_codes: &mut [i32],
 ) {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { nibble_steps(w, x, groups, sums) }
+    unsafe { nibble_steps(w, x, groups, sums, of_codes) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn nibble_steps(w: [&[Codes]; 2], x: &[[i16; TOGETHER]], groups: usize, [to_a, to_b]: [&mut [i32]; 2]) {
-    let steps = w[0].chunks_exact(groups).zip(w[1].chunks_exact(groups)).zip(x.chunks_exact(groups));
-    for (((a, b), x), (to_a, to_b)) in steps.zip(to_a.iter_mut().zip(to_b)) {
-        let mut acc = [_mm256_setzero_si256(); 4];
-        for ((a, b), x) in a.iter().zip(b).zip(x) {
-            let [even, odd] = x.as_chunks::<16>().0 else { continue };
-            let (even, odd) = (load16(even), load16(odd));
-            for (i, w) in [a, b].into_iter().enumerate() {
-                let (low, high) = halves(w);
-                let (low, high) = (_mm256_cvtepu8_epi16(low), _mm256_cvtepu8_epi16(high));
-                acc[2 * i] = _mm256_add_epi32(acc[2 * i], _mm256_madd_epi16(low, even));
-                acc[2 * i + 1] = _mm256_add_epi32(acc[2 * i + 1], _mm256_madd_epi16(high, odd));
+fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+    let steps = w.chunks_exact(groups).zip(x.chunks_exact(groups));
+    for ((w, x), (to, to_codes)) in steps.zip(sums.iter_mut().zip(of_codes)) {
+        let (mut all, mut all_codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for (w, x) in w.chunks(SHORT_SUM).zip(x.chunks(SHORT_SUM)) {
+            let (mut short, mut codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            for (w, x) in w.iter().zip(x) {
+                let w = both_halves(w);
+                // 15 * 128 twice, no more than eight times: as much as 16 bits hold.
+                short = _mm256_add_epi16(short, _mm256_maddubs_epi16(w, bytemuck::cast(*x)));
+                codes = _mm256_add_epi8(codes, w);
             }
+            all = _mm256_add_epi32(all, _mm256_madd_epi16(short, _mm256_set1_epi16(1)));
+            all_codes = _mm256_add_epi32(all_codes, _mm256_sad_epu8(codes, _mm256_setzero_si256()));
         }
-        let [a, b, c, d] = sum4_integers(acc);
-        (*to_a, *to_b) = (a + b, c + d);
+        let zero = _mm256_setzero_si256();
+        [*to, *to_codes, ..] = sum4_integers([all, all_codes, zero, zero]);
     }
+}
+
+/// The codes of even columns, and behind them those of odd ones.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn both_halves(w: &Codes) -> __m256i {
+    let w = _mm256_broadcastsi128_si256(bytemuck::cast(*w));
+    // What comes from the neighbouring byte is masked away.
+    let shifted = _mm256_srlv_epi32(w, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+    _mm256_and_si256(shifted, _mm256_set1_epi8(15))
 }
 
 /// The sum of a row of 4-bit codes, on a grid for each step of `groups`, with an input.

@@ -19,7 +19,7 @@ mod tests;
 pub use dots::bytes_in_place;
 pub use nibbles::{Grid, Sorted, TOGETHER, nibbles, nibbles_f32, plain_floats as nibbles_any};
 pub use panels::{FEW, Packed, Panels};
-pub use strips::{HEIGHT, Source, add_scaled, doubles, floats, integers};
+pub use strips::{Decode, HEIGHT, Source, add_scaled, doubles, floats, integers};
 
 use std::ops::Range;
 

@@ -32,48 +32,40 @@ pub struct Grid<T> {
     pub zero: u8,
 }
 
-/// `sums[r * steps + s]`: the sum of the codes of row `r` in step `s` with the input, which lies within +-255.
-/// `step` columns, no more than [`EXACT`](super::EXACT).
-pub fn nibbles(w: Rows<'_, u8>, x: &Sorted<i16>, step: usize, sums: &mut [i32]) {
-    let groups = step / TOGETHER;
-    let steps = x.0.len() / groups;
-    let bytes = steps * step / 2;
-    for (r, sums) in sums.chunks_mut((2 * steps).max(1)).enumerate() {
-        let row = |i: usize| w.part(2 * r + i, 0..bytes).as_chunks().0;
-        if let Some((first, second)) = sums.split_at_mut_checked(steps)
-            && second.len() == steps
-        {
-            two(row(0), row(1), &x.0, groups, first, second);
-        } else {
-            // The last one of an odd number.
-            let mut other = vec![0; steps];
-            two(row(0), row(0), &x.0, groups, sums, &mut other);
-        }
-    }
-}
+/// Groups of [`TOGETHER`] columns whose sums 16 bits hold, `8 * 2 * 15 * 128`, and whose codes 8 bits do.
+pub(super) const SHORT_SUM: usize = 8;
 
 /// Bytes of [`TOGETHER`] codes.
 pub type Codes = [u8; TOGETHER / 2];
 
-fn two(a: &[Codes], b: &[Codes], x: &[[i16; TOGETHER]], groups: usize, to_a: &mut [i32], to_b: &mut [i32]) {
-    let steps = a.chunks_exact(groups).zip(b.chunks_exact(groups)).zip(x.chunks_exact(groups));
-    #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx2::new() {
-        return avx2::nibble_rows(cpu, [a, b], x, groups, [to_a, to_b]);
-    }
-    for (((a, b), x), (to_a, to_b)) in steps.zip(to_a.iter_mut().zip(to_b)) {
-        *to_a = plain(a, x);
-        *to_b = plain(b, x);
+/// For each step of each row, the sum of its codes with the input, and that of the codes themselves:
+/// `[rows, steps]`. `step` columns, no more than [`EXACT`](super::EXACT).
+pub fn nibbles(w: Rows<'_, u8>, x: &Sorted<i8>, step: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+    let groups = step / TOGETHER;
+    let steps = x.0.len() / groups;
+    let rows = sums.chunks_mut(steps.max(1)).zip(of_codes.chunks_mut(steps.max(1)));
+    for (r, (sums, of_codes)) in rows.enumerate() {
+        let row = w.part(r, 0..steps * step / 2).as_chunks().0;
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx2::new() {
+            avx2::nibbles(cpu, row, &x.0, groups, sums, of_codes);
+            continue;
+        }
+        plain(row, &x.0, groups, sums, of_codes);
     }
 }
 
-fn plain(w: &[Codes], x: &[[i16; TOGETHER]]) -> i32 {
-    let group = |(w, x): (&Codes, &[i16; TOGETHER])| -> i32 {
+fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+    let sum = |(w, x): (&Codes, &[i8; TOGETHER])| -> i32 {
         let (even, odd) = x.split_at(TOGETHER / 2);
         let codes = w.iter().zip(even).zip(odd);
         codes.map(|((w, e), o)| i32::from(w & 15) * i32::from(*e) + i32::from(w >> 4) * i32::from(*o)).sum()
     };
-    w.iter().zip(x).map(group).sum()
+    let steps = w.chunks_exact(groups).zip(x.chunks_exact(groups));
+    for ((w, x), (to, to_codes)) in steps.zip(sums.iter_mut().zip(of_codes)) {
+        *to = w.iter().zip(x).map(sum).sum();
+        *to_codes = w.as_flattened().iter().map(|w| i32::from(w & 15) + i32::from(w >> 4)).sum();
+    }
 }
 
 /// The sum of a row's numbers, `scale * (code - zero)`, with the input; a grid for each `step` of columns.
@@ -117,20 +109,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_give_the_sums(rows in 0_usize..6, groups in 1_usize..5, steps in 0_usize..5, seed in any::<u32>()) {
+        fn rows_give_the_sums(rows in 0_usize..6, groups in 1_usize..20, steps in 0_usize..4, seed in any::<u32>()) {
             let (step, cols) = (groups * TOGETHER, steps * groups * TOGETHER);
             let random = |i: usize| (i as u32 + 1).wrapping_mul(seed | 1).wrapping_mul(2_654_435_761) >> 16;
             let codes: Vec<u8> = (0..rows * cols).map(|i| random(i) as u8 & 15).collect();
             let packed: Vec<u8> = codes.as_chunks::<2>().0.iter().map(|[a, b]| a | b << 4).collect();
-            let x: Vec<i16> = (0..cols).map(|i| (random(i + 7) % 511) as i16 - 255).collect();
+            let x: Vec<i8> = (0..cols).map(|i| if random(i + 7) % 3 == 0 { -128 } else { random(i + 7) as i8 }).collect();
             let mut sums = vec![9; rows * steps];
-            nibbles(Rows::new(&packed, cols / 2), &Sorted::new(&x), step, &mut sums);
-            for (i, sum) in sums.iter().enumerate() {
-                let at = i * step..(i + 1) * step;
+            let mut of_codes = vec![9; rows * steps];
+            nibbles(Rows::new(&packed, cols / 2), &Sorted::new(&x), step, &mut sums, &mut of_codes);
+            for (i, (sum, of_codes)) in sums.iter().zip(&of_codes).enumerate() {
+                let codes = &codes[i * step..(i + 1) * step];
                 let x = &x[i % steps * step..][..step];
-                let wanted: i32 = codes[at].iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
+                let wanted: i32 = codes.iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
                 prop_assert_eq!(*sum, wanted);
+                prop_assert_eq!(*of_codes, codes.iter().map(|c| i32::from(*c)).sum::<i32>());
             }
+            let (mut plain_sums, mut plain_codes) = (sums.clone(), of_codes.clone());
+            for row in 0..rows {
+                let at = row * steps..(row + 1) * steps;
+                let w = packed[row * cols / 2..][..cols / 2].as_chunks().0;
+                plain(w, &Sorted::new(&x).0, groups, &mut plain_sums[at.clone()], &mut plain_codes[at]);
+            }
+            prop_assert_eq!((plain_sums, plain_codes), (sums, of_codes));
             let floats: Vec<f32> = x.iter().map(|x| f32::from(*x) * 0.37).collect();
             let grid = |s: usize| Grid { scale: 0.1 * (s + 1) as f32, zero: (s * 5 % 16) as u8 };
             let sorted = Sorted::new(&floats);

@@ -1,17 +1,23 @@
 //! [`Panels`]: the inputs of a product, cut so that what is used together lies together.
 
 use super::Rows;
+use crate::kernels::memory::Aligned;
 use std::ops::Range;
 
 /// Inputs that lie side by side in a strip, where there are many.
 pub const LANES: usize = 16;
 /// Inputs up to which each is a strip of its own: it then lies as it came.
 pub const FEW: usize = 4;
-/// Columns of a block: those of a strip stay in the nearest cache.
-const COLUMNS: usize = 512;
+/// Columns that are decoded at a time where strips are many: those of one stay in the nearest cache, for some
+/// rows of weights.
+const SHORT: usize = 512;
+/// The same where they are few: the longer a row is read on end, the better memory knows what comes.
+const LONG: usize = 4096;
+/// Strips up to which they are few.
+const FEW_STRIPS: usize = 2;
 
 /// A number that inputs are made of.
-pub trait Packed: Copy + Default + Send + Sync {
+pub trait Packed: bytemuck::Pod + Default + Send + Sync {
     /// Neighbouring columns of one input that stay together in a strip.
     const TOGETHER: usize;
 }
@@ -37,6 +43,8 @@ pub struct Panels<T> {
     step: usize,
     /// Columns that each block has room for.
     depth: usize,
+    /// Columns of which rows of weights are decoded at a time: whole blocks.
+    span: usize,
 }
 
 /// Some neighbouring inputs.
@@ -79,12 +87,14 @@ impl<T: Packed> Panels<T> {
     /// The same of rows that `fill(row, columns, values)` makes.
     pub fn by(k: usize, n: usize, step: usize, mut fill: impl FnMut(usize, Range<usize>, &mut [T])) -> Self {
         let step = step.clamp(1, k.max(1));
-        let columns = if n <= FEW { LANES * COLUMNS / FEW } else { COLUMNS };
+        let longest = if n <= FEW_STRIPS * LANES { LONG } else { SHORT };
+        // Short steps are decoded together, long ones in parts.
+        let span = if step < longest { longest / step * step } else { longest };
         let block = |first: usize, last: usize| {
-            (first..last).step_by(columns).map(move |first| first..last.min(first + columns))
+            (first..last).step_by(longest).map(move |first| first..last.min(first + longest))
         };
         let blocks: Vec<_> = (0..k).step_by(step).flat_map(|first| block(first, k.min(first + step))).collect();
-        let depth = step.min(columns).next_multiple_of(T::TOGETHER);
+        let depth = step.min(longest).next_multiple_of(T::TOGETHER);
         let strips = strips(n);
         let width = strips.last().map_or(0, |strip| strip.first + strip.lanes);
         let mut values = Aligned::new(blocks.len() * width * depth);
@@ -100,7 +110,7 @@ impl<T: Packed> Panels<T> {
                 }
             }
         }
-        Self { values, blocks, strips, n, k, step, depth }
+        Self { values, blocks, strips, n, k, step, depth, span }
     }
 
     pub fn inputs(&self) -> usize {
@@ -116,19 +126,39 @@ impl<T: Packed> Panels<T> {
         self.strips.last().map_or(0, |strip| strip.first + strip.lanes)
     }
 
-    /// Columns that a block has room for.
-    pub fn depth(&self) -> usize {
-        self.depth
+    /// Whether blocks are long: rows of weights are then gone through one after the other, not block by block.
+    pub fn is_long(&self) -> bool {
+        self.strips.len() <= FEW_STRIPS || self.n <= FEW
     }
 
-    pub fn blocks(&self) -> impl Iterator<Item = Block<'_, T>> {
-        let values = self.values.get().chunks((self.width() * self.depth).max(1));
-        self.blocks.iter().zip(values).map(|(columns, values)| Block {
+    /// Columns that a span has at most.
+    pub fn longest_span(&self) -> usize {
+        self.span
+    }
+
+    /// Spans of columns, each with its blocks.
+    pub fn spans(&self) -> impl Iterator<Item = (Range<usize>, impl Iterator<Item = Block<'_, T>>)> {
+        let same = |a: &Range<usize>, b: &Range<usize>| {
+            // Steps longer than a span are spans of their own.
+            if self.step > self.span { false } else { a.start / self.span == b.start / self.span }
+        };
+        let mut done = 0;
+        self.blocks.chunk_by(same).map(move |blocks| {
+            let first = done;
+            done += blocks.len();
+            let span = blocks[0].start..blocks[blocks.len() - 1].end;
+            (span, blocks.iter().enumerate().map(move |(i, columns)| self.block(first + i, columns)))
+        })
+    }
+
+    fn block(&self, i: usize, columns: &Range<usize>) -> Block<'_, T> {
+        let len = self.width() * self.depth;
+        Block {
             columns: columns.clone(),
             ends: columns.end.is_multiple_of(self.step) || columns.end == self.k,
-            values,
+            values: &self.values.get()[i * len..(i + 1) * len],
             depth: self.depth,
-        })
+        }
     }
 }
 
@@ -158,28 +188,4 @@ fn place<T: Packed>(row: &[T], lane: usize, lanes: usize, to: &mut [T]) {
         to[2 * lane..2 * lane + 2].copy_from_slice(pair);
     }
     last.iter().zip(places).for_each(|(x, to)| to[2 * lane] = *x);
-}
-
-/// Values that begin where a cache line does.
-pub struct Aligned<T> {
-    values: Vec<T>,
-    first: usize,
-    len: usize,
-}
-
-impl<T: Copy + Default> Aligned<T> {
-    pub fn new(len: usize) -> Self {
-        let values = vec![T::default(); len + 64 / size_of::<T>()];
-        // No more than the slack for any address of a number.
-        let first = values.as_ptr().align_offset(64).min(64 / size_of::<T>());
-        Self { values, first, len }
-    }
-
-    pub fn get(&self) -> &[T] {
-        &self.values[self.first..][..self.len]
-    }
-
-    pub fn get_mut(&mut self) -> &mut [T] {
-        &mut self.values[self.first..][..self.len]
-    }
 }

@@ -59,7 +59,7 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, 
 
 impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
     #[inline(always)]
-    fn strip<const R: usize>(self, w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize, _: bool) {
+    fn strip<const R: usize>(self, w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize, _: [&[u8]; R]) {
         if lanes == LANES {
             Self::lanes::<R, LANES>(w, x, sums, width);
         } else {
@@ -94,7 +94,7 @@ integers!(PlainBytes, u8, "Codes of a byte with integers.");
 
 impl Strips for PlainIntegers {
     #[inline(always)]
-    fn strip<const R: usize>(self, w: [&[i16]; R], x: &[i16], lanes: usize, sums: &mut [i32], width: usize, _: bool) {
+    fn strip<const R: usize>(self, w: [&[i16]; R], x: &[i16], lanes: usize, sums: &mut [i32], width: usize, _: [&[u8]; R]) {
         for (r, w) in w.iter().enumerate() {
             let sums = &mut sums[r * width..][..lanes];
             for (w, x) in w.as_chunks::<2>().0.iter().zip(x.chunks_exact(2 * lanes)) {

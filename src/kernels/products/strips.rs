@@ -5,11 +5,12 @@
 use super::avx2;
 use super::dots::{self, Tiles};
 use super::plain::{Plain, PlainIntegers};
-use super::panels::{Aligned, Block, FEW, Packed, Panels, Strip};
+use super::panels::{Block, FEW, Packed, Panels, Strip};
 use super::{EXACT, Rows};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::Avx2;
 use crate::kernels::cpu::{fast, has_fused};
+use crate::kernels::memory::Aligned;
 use std::ops::{AddAssign, Range};
 
 /// Rows of weights that are decoded at a time.
@@ -21,14 +22,44 @@ const TILE: usize = 6;
 pub enum Source<'a, T> {
     /// They are numbers already.
     Rows(Rows<'a, T>),
-    /// `(row, columns, values)`: decodes a part of a row.
-    Decoded(&'a mut dyn FnMut(usize, Range<usize>, &mut [T])),
+    /// They are made of something else.
+    Decoded(&'a mut dyn Decode<T>),
+}
+
+/// Decodes rows of weights.
+pub trait Decode<T> {
+    /// The values of some columns of a row.
+    fn decode(&mut self, row: usize, columns: Range<usize>, to: &mut [T]);
+    /// What they are decoded from, to be brought near before it is needed; nothing where there is no such row.
+    fn source(&self, row: usize, columns: Range<usize>) -> &[u8];
+}
+
+impl<T, F: FnMut(usize, Range<usize>, &mut [T])> Decode<T> for F {
+    fn decode(&mut self, row: usize, columns: Range<usize>, to: &mut [T]) {
+        self(row, columns, to);
+    }
+
+    fn source(&self, _: usize, _: Range<usize>) -> &[u8] {
+        &[]
+    }
+}
+
+impl<T: Packed> Source<'_, T> {
+    fn bytes(&self, row: usize, columns: Range<usize>) -> &[u8] {
+        match self {
+            Self::Rows(rows) => {
+                let start = row * rows.stride + columns.start;
+                bytemuck::cast_slice(rows.values.get(start..start + columns.len()).unwrap_or(&[]))
+            }
+            Self::Decoded(decode) => decode.source(row, columns),
+        }
+    }
 }
 
 /// [`Tiles`] of rows of one kind, for inputs that lie side by side as well.
 pub trait Strips: Tiles<X = <Self as Tiles>::W, W: Packed> {
-    /// `sums[r * width + lane] +=` for `R` rows of weights and a strip of 8 or 16 lanes. `more`: what follows
-    /// in the rows comes next.
+    /// `sums[r * width + lane] +=` for `R` rows of weights and a strip of 8 or 16 lanes. What is `ahead` for each
+    /// row will be wanted next, and is brought near meanwhile.
     fn strip<const R: usize>(
         self,
         w: [&[Self::W]; R],
@@ -36,13 +67,13 @@ pub trait Strips: Tiles<X = <Self as Tiles>::W, W: Packed> {
         lanes: usize,
         sums: &mut [Self::Sum],
         width: usize,
-        more: bool,
+        ahead: [&[u8]; R],
     );
 }
 
 /// `c [m, n] += w x^T`.
 pub fn floats(w: Source<'_, f32>, x: &Panels<f32>, m: usize, c: &mut [f32]) {
-    let add = &mut |_: &Range<usize>, sums: &[f32]| add_to(c, sums, x);
+    let add = &mut |rows: Range<usize>, _: Range<usize>, sums: &[f32]| add_to(c, rows, sums, x);
     #[cfg(target_arch = "x86_64")]
     if let Some(cpu) = Avx2::new() {
         return fast(
@@ -55,7 +86,7 @@ pub fn floats(w: Source<'_, f32>, x: &Panels<f32>, m: usize, c: &mut [f32]) {
 
 /// The same in double precision.
 pub fn doubles(w: Source<'_, f64>, x: &Panels<f64>, m: usize, c: &mut [f64]) {
-    let add = &mut |_: &Range<usize>, sums: &[f64]| add_to(c, sums, x);
+    let add = &mut |rows: Range<usize>, _: Range<usize>, sums: &[f64]| add_to(c, rows, sums, x);
     if has_fused() {
         fast(
             #[inline(always)]
@@ -66,9 +97,9 @@ pub fn doubles(w: Source<'_, f64>, x: &Panels<f64>, m: usize, c: &mut [f64]) {
     }
 }
 
-/// `add(columns, sums [m, x.width()])` for each step of columns, for weights and inputs within +-255. Steps
-/// of more than [`EXACT`] columns are cut there. An input's sums stand at its number.
-pub fn integers(w: Source<'_, i16>, x: &Panels<i16>, m: usize, add: &mut dyn FnMut(&Range<usize>, &[i32])) {
+/// `add(rows, columns, sums [rows, x.width()])` for some rows and each step of columns, for weights and inputs
+/// within +-255. Steps of more than [`EXACT`] columns are cut there. An input's sums stand at its number.
+pub fn integers(w: Source<'_, i16>, x: &Panels<i16>, m: usize, add: Add<'_, i32>) {
     #[cfg(target_arch = "x86_64")]
     if let Some(cpu) = Avx2::new() {
         return fast(
@@ -87,64 +118,79 @@ pub fn add_scaled(scale: f64, sums: &[i32], total: &mut [f64]) {
     );
 }
 
-fn add_to<T: Packed + AddAssign>(c: &mut [T], sums: &[T], x: &Panels<T>) {
+fn add_to<T: Packed + AddAssign>(c: &mut [T], rows: Range<usize>, sums: &[T], x: &Panels<T>) {
     let n = x.inputs().max(1);
-    for (c, sums) in c.chunks_exact_mut(n).zip(sums.chunks_exact(x.width().max(1))) {
+    for (c, sums) in c[rows.start * n..rows.end * n].chunks_exact_mut(n).zip(sums.chunks_exact(x.width().max(1))) {
         c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
     }
 }
 
+/// What is done with sums `[rows, x.width()]`: `(rows, columns, sums)`.
+type Add<'a, T> = &'a mut dyn FnMut(Range<usize>, Range<usize>, &[T]);
+
 #[inline(always)]
-fn blocks<K: Strips>(
-    kernel: K,
-    mut w: Source<'_, K::W>,
-    x: &Panels<K::W>,
-    m: usize,
-    add: &mut dyn FnMut(&Range<usize>, &[K::Sum]),
-) {
-    let (width, depth) = (x.width(), x.depth());
+fn blocks<K: Strips>(kernel: K, mut w: Source<'_, K::W>, x: &Panels<K::W>, m: usize, add: Add<'_, K::Sum>) {
+    // What is decoded stays near until it has met all inputs.
+    let height = if x.is_long() { TILE } else { HEIGHT };
+    let (width, depth) = (x.width(), x.longest_span().next_multiple_of(K::W::TOGETHER));
     let mut buffer = match w {
         Source::Rows(_) => Aligned::new(0),
-        Source::Decoded(_) => Aligned::new(m * depth),
+        Source::Decoded(_) => Aligned::new(height.min(m) * depth),
     };
-    let in_place = matches!(w, Source::Rows(_));
     let mut sums = vec![K::Sum::default(); m * width];
-    let mut first = 0;
-    for block in x.blocks() {
-        let columns = block.columns.clone();
-        let rows = match &mut w {
-            Source::Rows(rows) => Rows::new(&rows.values[columns.start.min(rows.values.len())..], rows.stride),
-            Source::Decoded(decode) => {
-                let buffer = buffer.get_mut();
-                for (row, to) in buffer.chunks_exact_mut(depth).enumerate() {
-                    // What is left of another block meets zeros, and must be a number.
-                    to[columns.len()..].fill(K::W::default());
-                    decode(row, columns.clone(), &mut to[..columns.len()]);
+    let mut begun = 0;
+    for (span, span_blocks) in x.spans() {
+        let span_blocks: Vec<_> = span_blocks.collect();
+        let mut next = begun;
+        for (i, sums) in sums.chunks_mut((height * width).max(1)).enumerate() {
+            let rows = i * height..i * height + sums.len() / width;
+            let values = match &mut w {
+                Source::Rows(all) => {
+                    let start = rows.start * all.stride + span.start;
+                    Rows::new(all.values.get(start..).unwrap_or(&[]), all.stride)
                 }
-                Rows::new(&*buffer, depth)
+                Source::Decoded(decode) => {
+                    let buffer = buffer.get_mut();
+                    for (row, to) in rows.clone().zip(buffer.chunks_exact_mut(depth)) {
+                        decode.decode(row, span.clone(), &mut to[..span.len()]);
+                        // What is left of another span meets zeros, and must be a number.
+                        to[span.len()..].fill(K::W::default());
+                    }
+                    Rows::new(&*buffer, depth)
+                }
+            };
+            next = begun;
+            for block in &span_blocks {
+                // The next rows, or the next columns of the same.
+                let columns = block.columns.clone();
+                let ahead = |row: usize| match x.is_long() {
+                    true => w.bytes(rows.end + row, columns.clone()),
+                    false => w.bytes(rows.start + row, columns.start + span.len()..columns.end + span.len()),
+                };
+                let values = values.skip_columns(columns.start - span.start);
+                multiply(kernel, values, block, x.strips(), rows.len(), (&mut *sums, width), ahead);
+                // Blocks are shorter than this by far, and are none the longer for being many.
+                if block.ends || columns.end + block.columns.len() - next > EXACT {
+                    add(rows.clone(), next..columns.end, sums);
+                    sums.fill(K::Sum::default());
+                    next = columns.end;
+                }
             }
-        };
-        multiply(kernel, rows, &block, x.strips(), m, (&mut sums, width), in_place);
-        // Blocks are shorter than this by far, and are none the longer for being many.
-        let full = columns.end + depth - first > EXACT;
-        if block.ends || full {
-            add(&(first..columns.end), &sums);
-            sums.fill(K::Sum::default());
-            first = columns.end;
         }
+        begun = next;
     }
 }
 
 /// `sums += w x^T` for a block of columns.
 #[inline(always)]
-fn multiply<K: Strips>(
+fn multiply<'a, K: Strips>(
     kernel: K,
     w: Rows<'_, K::W>,
     block: &Block<'_, K::W>,
     strips: &[Strip],
     m: usize,
     (sums, width): (&mut [K::Sum], usize),
-    in_place: bool,
+    ahead: impl Fn(usize) -> &'a [u8],
 ) {
     let len = block.padded();
     let row = |r: usize| w.part(r, 0..len);
@@ -158,7 +204,8 @@ fn multiply<K: Strips>(
         ($r:expr, $strip:expr, $height:literal) => {{
             let w: [_; $height] = std::array::from_fn(|i| row($r + i));
             let sums = &mut sums[$r * width + $strip.first..];
-            kernel.strip(w, block.strip($strip), $strip.lanes, sums, width, in_place && $strip.first == 0)
+            let ahead = std::array::from_fn(|i| if $strip.first == 0 { ahead($r + i) } else { &[] });
+            kernel.strip(w, block.strip($strip), $strip.lanes, sums, width, ahead)
         }};
     }
     for strip in strips.iter().copied() {

@@ -33,9 +33,9 @@ proptest! {
             let mut c = vec![7; m * n];
             let mut fill = |r: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(rows.part(r, columns));
             let panels = Panels::new(xs, k, n, step);
-            integers(Source::Decoded(&mut fill), &panels, m, &mut |columns, sums| {
+            integers(Source::Decoded(&mut fill), &panels, m, &mut |rows, columns, sums| {
                 assert!(columns.start / step.max(1) == (columns.end - 1) / step.max(1));
-                for (c, sums) in c.chunks_mut(n.max(1)).zip(sums.chunks(panels.width().max(1))) {
+                for (c, sums) in c[rows.start * n..rows.end * n].chunks_mut(n.max(1)).zip(sums.chunks(panels.width().max(1))) {
                     c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum);
                 }
             });
@@ -89,7 +89,7 @@ fn the_longest_sums_of_the_largest_values_are_exact() {
         let panels = Panels::new(Rows::new(&x, k), k, n, k);
         let mut sum = vec![0_i64; panels.width()];
         let mut fill = |_: usize, _: Range<usize>, to: &mut [i16]| to.fill(255);
-        integers(Source::Decoded(&mut fill), &panels, 1, &mut |_, sums| {
+        integers(Source::Decoded(&mut fill), &panels, 1, &mut |_, _, sums| {
             sum.iter_mut().zip(sums).for_each(|(sum, part)| *sum += i64::from(*part));
         });
         assert!(sum[..n].iter().all(|sum| *sum == -(k as i64) * 255 * 255));

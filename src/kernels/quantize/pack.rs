@@ -102,10 +102,11 @@ fn unpack_by<const BITS: usize>(packed: &[u8], skip: usize, out: &mut [u8]) {
     if BITS == 4 {
         let bytes = packed[start.min(packed.len())..].as_chunks::<4>().0;
         for (codes, bytes) in groups.iter_mut().zip(bytes) {
-            for i in 0..4 {
-                codes[2 * i] = bytes[i] & 15;
-                codes[2 * i + 1] = bytes[i] >> 4;
-            }
+            // All bytes at once, each to a field of 16 bits with its two codes.
+            let bytes = u64::from(u32::from_le_bytes(*bytes));
+            let pairs = (bytes | bytes << 16) & 0x0000_FFFF_0000_FFFF;
+            let pairs = (pairs | pairs << 8) & 0x00FF_00FF_00FF_00FF;
+            *codes = ((pairs | pairs << 4) & 0x0F0F_0F0F_0F0F_0F0F).to_le_bytes();
         }
     } else {
         let bytes = packed[start.min(packed.len())..].as_chunks::<BITS>().0;

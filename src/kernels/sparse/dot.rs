@@ -49,34 +49,54 @@ fn some<T: Float + NumAssign, const FUSED: bool>(bits: Bits<'_>, kept: &[T], x: 
     }
 }
 
-/// Takes `S` bits of a word at a time, whether there are as many or not.
+/// Takes `S` bits of a word, whether there are as many or not, and then what is left.
 #[inline(always)]
 fn quick<T: Float + NumAssign, const S: usize, const FUSED: bool>(
     bits: Bits<'_>,
-    mut kept: &[T],
+    kept: &[T],
     x: &Spaced<T>,
 ) -> T {
     let mut sums = [T::zero(); S];
-    for (i, x) in x.0.iter().enumerate().take(bits.len()) {
-        let mut word = bits.word(i);
-        let mut left = word.count_ones() as usize;
-        while left > 0 {
-            let count = left.min(S).min(kept.len());
-            let mut padded = [T::zero(); S];
-            let values = kept.first_chunk::<S>().unwrap_or_else(|| {
-                padded[..kept.len()].copy_from_slice(kept);
-                &padded
-            });
-            for (sum, value) in sums.iter_mut().zip(values) {
-                // 64, where no bit is left.
-                *sum = multiply_add::<T, FUSED>(*value, x[word.trailing_zeros() as usize], *sum);
-                word &= word.wrapping_sub(1);
-            }
-            kept = &kept[count..];
-            left -= S.min(left);
+    let mut at = 0;
+    if bits.start.is_multiple_of(WORD) {
+        let whole = bits.cols / WORD;
+        let words = &bits.words[bits.start / WORD..][..whole];
+        for (word, x) in words.iter().zip(&x.0) {
+            at += quick_word::<T, S, FUSED>(*word, &kept[at.min(kept.len())..], x, &mut sums);
+        }
+        if whole < bits.len() {
+            quick_word::<T, S, FUSED>(bits.word(whole), &kept[at.min(kept.len())..], &x.0[whole], &mut sums);
+        }
+    } else {
+        for (i, x) in x.0.iter().enumerate().take(bits.len()) {
+            at += quick_word::<T, S, FUSED>(bits.word(i), &kept[at.min(kept.len())..], x, &mut sums);
         }
     }
     sums.into_iter().fold(T::zero(), |a, b| a + b)
+}
+
+/// Adds one word, and says how many values it took.
+#[inline(always)]
+fn quick_word<T: Float + NumAssign, const S: usize, const FUSED: bool>(
+    bits: u64,
+    kept: &[T],
+    x: &[T; WORD + 1],
+    sums: &mut [T; S],
+) -> usize {
+    let mut left = bits;
+    if let Some(values) = kept.first_chunk::<S>() {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            // 64, where no bit is left.
+            *sum = multiply_add::<T, FUSED>(*value, x[left.trailing_zeros() as usize], *sum);
+            left &= left.wrapping_sub(1);
+        }
+        if left != 0 {
+            sums[0] += word(left, &kept[S..], x);
+        }
+    } else {
+        sums[0] += word(left, kept, x);
+    }
+    bits.count_ones() as usize
 }
 
 /// `stride` values of the input for each word.

@@ -8,7 +8,7 @@ mod lanes;
 
 pub use dot::{Spaced, dot};
 pub use expand::expand_integers;
-pub use lanes::{Beside, add_products, places};
+pub use lanes::{Beside, add_products, places, places_room};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Sparse: Copy {

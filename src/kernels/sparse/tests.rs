@@ -34,8 +34,9 @@ proptest! {
         let single: Vec<f32> = kept.iter().map(|x| *x as f32).collect();
         let x32: Vec<f32> = x.iter().map(|x| *x as f32).collect();
         prop_assert_eq!(f64::from(f32::dot_dense(bits, &single, &x32)), exact(0));
-        let mut found = Vec::new();
-        places(bits, &mut found);
+        let mut found = vec![0; places_room(cols)];
+        let count = places(bits, &mut found);
+        found.truncate(count);
         prop_assert_eq!(found.iter().map(|p| *p as usize).collect::<Vec<_>>(), columns.clone());
         let rows: Vec<f64> = (0..3).flat_map(|b| x.iter().map(move |x| x + b as f64)).collect();
         let mut sums = [1.0; 3];
