@@ -284,15 +284,15 @@ fn sparse_product<T: Float>(
     let mut out = zeros(m, n)?;
     // As many inputs at a time as suit the vectors.
     match (n, size_of::<T>()) {
-        (..=8, _) => side_by_side::<T, 8, 4>(kept, mask, x, [n, k], &mut out),
-        (17.., 4) => side_by_side::<T, 32, 2>(kept, mask, x, [n, k], &mut out),
-        _ => side_by_side::<T, 16, 4>(kept, mask, x, [n, k], &mut out),
+        (..=8, _) => side_by_side::<T, 8>(kept, mask, x, [n, k], &mut out),
+        (17.., 4) => side_by_side::<T, 32>(kept, mask, x, [n, k], &mut out),
+        _ => side_by_side::<T, 16>(kept, mask, x, [n, k], &mut out),
     }
     transposed(out, m, n)
 }
 
-/// `out [m, n]` from `L` inputs at a time, `S` kept entries of a row side by side.
-fn side_by_side<T: Float, const L: usize, const S: usize>(
+/// `out [m, n]` from `L` inputs at a time.
+fn side_by_side<T: Float, const L: usize>(
     kept: &Kept<'_, T>,
     mask: &Mask,
     x: &[T],
@@ -329,7 +329,7 @@ fn side_by_side<T: Float, const L: usize, const S: usize>(
                         Kept::Codes(_) => &buffer[range.clone()],
                     };
                     let out = &mut out[side * L..n.min((side + 1) * L)];
-                    sparse::add_products::<T, L, S>(&places[range.clone()], values, (x, first), out);
+                    T::add_products::<L>(&places[range.clone()], values, (x, first), out);
                 }
             }
         }

@@ -2,7 +2,7 @@
 //! tested against.
 
 use super::dots::Tiles;
-use super::panels::{FEW, LANES, Packed};
+use super::panels::{FEW, Packed};
 use super::strips::Strips;
 use crate::kernels::cpu::multiply_add;
 use num_traits::{Float, NumAssign};
@@ -31,18 +31,22 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Plain<T, FUSED> {
         sums.into_iter().sum()
     }
 
+    /// `SIDE` of the lanes at a time: as many as leave registers for their operands.
     #[inline(always)]
-    fn lanes<const R: usize, const L: usize>(w: [&[T]; R], x: &[T], sums: &mut [T], width: usize) {
-        let x = x.as_chunks::<L>().0;
-        let w = w.map(|w| &w[..x.len()]);
-        let mut acc = [[T::zero(); L]; R];
-        for (i, x) in x.iter().enumerate() {
-            for (acc, w) in acc.iter_mut().zip(w) {
-                acc.iter_mut().zip(x).for_each(|(acc, x)| *acc = multiply_add::<T, FUSED>(w[i], *x, *acc));
+    fn lanes<const R: usize>(w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize) {
+        for first in (0..lanes).step_by(SIDE) {
+            let mut acc = [[T::zero(); SIDE]; R];
+            for (i, x) in x.chunks_exact(lanes).enumerate() {
+                let Some(x) = x[first..].first_chunk::<SIDE>() else { continue };
+                for (acc, w) in acc.iter_mut().zip(w) {
+                    for (acc, x) in acc.iter_mut().zip(x) {
+                        *acc = multiply_add::<T, FUSED>(w[i], *x, *acc);
+                    }
+                }
             }
-        }
-        for (r, acc) in acc.iter().enumerate() {
-            sums[r * width..].iter_mut().zip(acc).for_each(|(sum, acc)| *sum += *acc);
+            for (r, acc) in acc.iter().enumerate() {
+                sums[r * width + first..].iter_mut().zip(acc).for_each(|(sum, acc)| *sum += *acc);
+            }
         }
     }
 }
@@ -60,11 +64,7 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, 
 impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
     #[inline(always)]
     fn strip<const R: usize>(self, w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize, _: [&[u8]; R]) {
-        if lanes == LANES {
-            Self::lanes::<R, LANES>(w, x, sums, width);
-        } else {
-            Self::lanes::<R, { LANES / 2 }>(w, x, sums, width);
-        }
+        Self::lanes(w, x, lanes, sums, width);
     }
 }
 

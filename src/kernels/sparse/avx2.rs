@@ -5,7 +5,7 @@ use super::{Bits, WORD, dot, expand};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_cvtsi64_si128, _mm_shuffle_epi8, _mm256_add_ps, _mm256_blendv_ps,
-    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
+    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps,
     _mm256_setzero_ps, _mm256_sllv_epi32,
 };
 
@@ -62,6 +62,39 @@ pub fn expand_integers(_: Avx2, bits: Bits<'_>, kept: &[i16], out: &mut [i16]) {
 pub fn dot_row(_: Avx2, bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
     unsafe { sum(bits, kept, x) }
+}
+
+/// `out` plus the sums of kept values with the rows of `x` at their places, of `V` vectors each; `S` values go on
+/// side by side, as a sum must wait for the one before it.
+#[allow(unsafe_code)]
+pub fn add_products<const V: usize, const S: usize>(
+    _: Avx2,
+    places: &[u32],
+    kept: &[f32],
+    x: &[f32],
+    out: &mut [f32],
+) {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { products::<V, S>(places, kept, x, out) }
+}
+
+#[target_feature(enable = "avx2,fma,popcnt")]
+fn products<const V: usize, const S: usize>(places: &[u32], kept: &[f32], x: &[f32], out: &mut [f32]) {
+    let x = x.as_chunks::<8>().0.as_chunks::<V>().0;
+    let mut sums = [[_mm256_setzero_ps(); V]; S];
+    for (places, kept) in places.chunks(S).zip(kept.chunks(S)) {
+        for (sums, (place, value)) in sums.iter_mut().zip(places.iter().zip(kept)) {
+            let value = _mm256_set1_ps(*value);
+            for (sum, x) in sums.iter_mut().zip(&x[*place as usize]) {
+                *sum = _mm256_fmadd_ps(value, bytemuck::cast(*x), *sum);
+            }
+        }
+    }
+    for v in 0..V {
+        let all = sums.iter().fold(_mm256_setzero_ps(), |all, sums| _mm256_add_ps(all, sums[v]));
+        let all: [f32; 8] = bytemuck::cast(all);
+        out.iter_mut().skip(8 * v).zip(all).for_each(|(out, sum)| *out += sum);
+    }
 }
 
 /// Calls `f(j, byte, mask, kept)` for each byte of a word, with the sign bits of `mask` as its bits, and the

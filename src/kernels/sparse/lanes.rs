@@ -1,8 +1,12 @@
 //! The sums of the kept values of a row with many inputs, which lie side by side.
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2;
 use super::{Bits, WORD};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx2;
 use crate::kernels::memory::Aligned;
-use crate::kernels::cpu::{fast, has_fused, multiply_add};
+use crate::kernels::cpu::fast;
 use num_traits::{Float, NumAssign};
 
 /// Places that are written at a time, whether there are as many or not.
@@ -52,52 +56,47 @@ impl<T: Float + Default, const L: usize> Beside<T, L> {
         }
         Self(out)
     }
+
+    fn rows(&self) -> &[[T; L]] {
+        self.0.get().as_chunks().0
+    }
 }
 
-/// Adds the sums of some kept values of a row with each of `L` inputs at their places after `first`. `S` kept
-/// values go on side by side: a sum must wait for the one before it.
-pub fn add_products<T: Float + NumAssign + Default, const L: usize, const S: usize>(
+/// See [`Sparse::add_products`](super::Sparse::add_products).
+pub(super) fn add_products<T: Float + NumAssign + Default, const L: usize>(
     places: &[u32],
     kept: &[T],
     (x, first): (&Beside<T, L>, usize),
     out: &mut [T],
 ) {
-    let x = &x.0.get().as_chunks::<L>().0[first..];
-    if has_fused() {
-        fast(
-            #[inline(always)]
-            || add::<T, L, S, true>(places, kept, x, out),
-        );
-    } else {
-        add::<T, L, S, false>(places, kept, x, out);
-    }
+    let x = &x.rows()[first..];
+    fast(
+        #[inline(always)]
+        || {
+            let mut sums = [T::zero(); L];
+            for (place, value) in places.iter().zip(kept) {
+                sums.iter_mut().zip(&x[*place as usize]).for_each(|(sum, x)| *sum += *value * *x);
+            }
+            out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
+        },
+    );
 }
 
-#[inline(always)]
-fn add<T: Float + NumAssign, const L: usize, const S: usize, const FUSED: bool>(
+pub(super) fn add_products_f32<const L: usize>(
     places: &[u32],
-    kept: &[T],
-    x: &[[T; L]],
-    out: &mut [T],
+    kept: &[f32],
+    x: (&Beside<f32, L>, usize),
+    out: &mut [f32],
 ) {
-    let ((places, last_places), (kept, last)) = (places.as_chunks::<S>(), kept.as_chunks::<S>());
-    let mut sums = [[T::zero(); L]; S];
-    for (places, kept) in places.iter().zip(kept) {
-        for ((sums, place), value) in sums.iter_mut().zip(places).zip(kept) {
-            add_one::<T, L, FUSED>(sums, &x[*place as usize], *value);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Avx2::new() {
+        let rows = &x.0.0.get()[x.1 * L..];
+        match L {
+            8 => return avx2::add_products::<1, 4>(cpu, places, kept, rows, out),
+            16 => return avx2::add_products::<2, 4>(cpu, places, kept, rows, out),
+            32 => return avx2::add_products::<4, 2>(cpu, places, kept, rows, out),
+            _ => {}
         }
     }
-    for ((sums, place), value) in sums.iter_mut().zip(last_places).zip(last) {
-        add_one::<T, L, FUSED>(sums, &x[*place as usize], *value);
-    }
-    for (i, out) in out.iter_mut().enumerate() {
-        *out += sums.iter().fold(T::zero(), |all, sums| all + sums[i]);
-    }
-}
-
-#[inline(always)]
-fn add_one<T: Float, const L: usize, const FUSED: bool>(sums: &mut [T; L], x: &[T; L], value: T) {
-    for (sum, x) in sums.iter_mut().zip(x) {
-        *sum = multiply_add::<T, FUSED>(value, *x, *sum);
-    }
+    add_products(places, kept, x, out);
 }

@@ -8,7 +8,7 @@ mod lanes;
 
 pub use dot::{Spaced, dot};
 pub use expand::expand_integers;
-pub use lanes::{Beside, add_products, places, places_room};
+pub use lanes::{Beside, places, places_room};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Sparse: Copy {
@@ -18,6 +18,14 @@ pub trait Sparse: Copy {
     /// All entries of a row: zeros where none is kept.
     #[doc(hidden)]
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]);
+    /// Adds the sums of some kept values of a row with each of `L` inputs at their places after a first one.
+    #[doc(hidden)]
+    fn add_products<const L: usize>(
+        places: &[u32],
+        kept: &[Self],
+        x: (&Beside<Self, L>, usize),
+        out: &mut [Self],
+    );
 }
 
 impl Sparse for f32 {
@@ -28,6 +36,15 @@ impl Sparse for f32 {
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
         expand::expand_floats(bits, kept, out);
     }
+
+    fn add_products<const L: usize>(
+        places: &[u32],
+        kept: &[Self],
+        x: (&Beside<Self, L>, usize),
+        out: &mut [Self],
+    ) {
+        lanes::add_products_f32(places, kept, x, out);
+    }
 }
 
 impl Sparse for f64 {
@@ -37,6 +54,15 @@ impl Sparse for f64 {
 
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
         expand::plain(bits, kept, out);
+    }
+
+    fn add_products<const L: usize>(
+        places: &[u32],
+        kept: &[Self],
+        x: (&Beside<Self, L>, usize),
+        out: &mut [Self],
+    ) {
+        lanes::add_products(places, kept, x, out);
     }
 }
 

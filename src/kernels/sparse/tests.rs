@@ -40,8 +40,20 @@ proptest! {
         prop_assert_eq!(found.iter().map(|p| *p as usize).collect::<Vec<_>>(), columns.clone());
         let rows: Vec<f64> = (0..3).flat_map(|b| x.iter().map(move |x| x + b as f64)).collect();
         let mut sums = [1.0; 3];
-        add_products::<f64, 4, 3>(&found, &kept[..own], (&Beside::new(&rows, cols), 0), &mut sums);
-        prop_assert_eq!(sums, [1.0 + exact(0), 1.0 + exact(1), 1.0 + exact(2)]);
+        f64::add_products::<4>(&found, &kept[..own], (&Beside::new(&rows, cols), 0), &mut sums);
+        let wanted = [1.0 + exact(0), 1.0 + exact(1), 1.0 + exact(2)];
+        prop_assert_eq!(sums, wanted);
+        let rows: Vec<f32> = rows.iter().map(|x| *x as f32).collect();
+        let single = &single[..own];
+        for lanes in [8, 16, 32] {
+            let mut sums = [1.0_f32; 3];
+            match lanes {
+                8 => f32::add_products::<8>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
+                16 => f32::add_products::<16>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
+                _ => f32::add_products::<32>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
+            }
+            prop_assert_eq!(sums.map(f64::from), wanted);
+        }
     }
 
     #[test]
