@@ -17,13 +17,12 @@ const WIDTH: u32 = 1200;
 /// Pixels of a row, and around all of them.
 const ROW: u32 = 20;
 const TOP: u32 = 70;
-const BOTTOM: u32 = 60;
+const BOTTOM: u32 = 50;
 const RIGHT: u32 = 24;
 /// Of the names of the rows.
 const NAMES: u32 = 400;
-/// Of the space below, for numbers at the axis.
-const AXIS: u32 = 30;
-const TEXT: i32 = 14;
+/// In the units of plotters, of which one is 0.8 pixels.
+const TEXT: i32 = 17;
 /// Ends of the axis have so much room beside the first and the last mark.
 const ROOM: f64 = 1.3;
 const GUIDE: RGBColor = RGBColor(228, 228, 228);
@@ -153,6 +152,18 @@ fn ends(rows: &[Marks]) -> (f64, f64) {
     (low / ROOM, high * ROOM)
 }
 
+/// Powers of ten, and where few of them fit, their double and their fivefold.
+fn ticks(low: f64, high: f64) -> impl Iterator<Item = f64> {
+    let steps: &[f64] = if high / low < 1e4 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let (first, last) = (low.log10().floor() as i32, high.log10().ceil() as i32);
+    let all = (first..=last).flat_map(move |power| {
+        // Negative powers of ten as quotients, which print in full.
+        let ten = 10_f64.powi(power.abs());
+        steps.iter().map(move |step| if power < 0 { step / ten } else { step * ten })
+    });
+    all.filter(move |x| (low..high).contains(x))
+}
+
 fn draw(date: &str, rows: &[Marks], path: &Path) -> Result<(), BoxError> {
     let height = TOP + ROW * rows.len() as u32 + BOTTOM;
     let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
@@ -164,36 +175,35 @@ fn draw(date: &str, rows: &[Marks], path: &Path) -> Result<(), BoxError> {
 
     let (low, high) = ends(rows);
     let bottom = rows.len() as f64;
-    let mut chart = ChartBuilder::on(&root)
+    let chart = ChartBuilder::on(&root)
         .margin_top(TOP)
         .margin_right(RIGHT)
-        .margin_bottom(BOTTOM - AXIS)
+        .margin_bottom(BOTTOM)
         .margin_left(NAMES)
-        .x_label_area_size(AXIS)
         .build_cartesian_2d((low..high).log_scale(), bottom..0.0)?;
-    chart
-        .configure_mesh()
-        .disable_y_mesh()
-        .disable_y_axis()
-        .bold_line_style(GUIDE)
-        .light_line_style(WHITE)
-        .x_labels(12)
-        .x_label_style(("sans-serif", TEXT))
-        .x_label_formatter(&|x| format!("{}", (x * 1e6).round() / 1e6))
-        .draw()?;
     let at = |x, y| chart.plotting_area().map_coordinate(&(x, y));
+    for x in ticks(low, high) {
+        let (top, bottom) = (at(x, 0.0), at(x, bottom));
+        root.draw(&PathElement::new([top, bottom], GUIDE))?;
+        let below = (bottom.0, bottom.1 + 14);
+        root.draw(&Text::new(x.to_string(), below, style(HPos::Center, VPos::Center)))?;
+    }
+    for i in 0..rows.len() {
+        let y = i as f64 + 0.5;
+        root.draw(&PathElement::new([at(low, y), at(high, y)], GUIDE))?;
+    }
+    let (top, end) = (at(1.0, 0.0), at(1.0, bottom));
+    root.draw(&PathElement::new([top, end], RED.stroke_width(2)))?;
+    let below = (end.0, end.1 + 34);
+    root.draw(&Text::new("limit", below, style(HPos::Center, VPos::Center).color(&RED)))?;
     for (i, (name, marks)) in rows.iter().enumerate() {
         let y = i as f64 + 0.5;
-        let (left, right) = (at(low, y), at(high, y));
-        root.draw(&PathElement::new([left, right], GUIDE))?;
+        let left = at(low, y);
         root.draw(&Text::new(name.as_str(), (left.0 - 10, left.1), style(HPos::Right, VPos::Center)))?;
         for (who, time) in marks {
             root.draw(&who.mark(at(*time, y)))?;
         }
     }
-    root.draw(&PathElement::new([at(1.0, 0.0), at(1.0, bottom)], RED.stroke_width(2)))?;
-    let (x, y) = at(1.0, bottom);
-    root.draw(&Text::new("limit", (x, y + AXIS as i32), style(HPos::Center, VPos::Center).color(&RED)))?;
     root.present()?;
     Ok(())
 }

@@ -131,14 +131,13 @@ def _quantized(work, quantize):
 def _(work):
     """`quantize_dynamic`, as users get it: inputs of layers are coded as they come, as on our side.
 
-    Leaves out: signed weights and a scale a channel, which its `ConvInteger` does not run; the weights have
-    one grid a tensor, of unsigned integers.
+    Leaves out: a scale for each channel, which it does not make; weights have one a tensor.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     def quantize(before, after):
         types = ["Conv", "Gemm", "MatMul"]
-        quantize_dynamic(before, after, weight_type=QuantType.QUInt8, op_types_to_quantize=types)
+        quantize_dynamic(before, after, weight_type=QuantType.QInt8, op_types_to_quantize=types)
 
     return _running(_quantized(work, quantize), work.input(), work)
 
@@ -178,17 +177,13 @@ def _codes(work):
 def _(work):
     """Integers in, 32-bit integers out.
 
-    Leaves out: coding the input, scaling the output, the bias, and signed weights, which it does not take.
+    Leaves out: coding the input, scaling the output, and the bias.
     """
     import onnx.helper
 
     x, codes, _, pads = _codes(work)
-    tensors = {
-        "w": (codes.astype(np.int16) + 128).astype(np.uint8),
-        "xz": np.array(128, np.uint8),
-        "wz": np.array(128, np.uint8),
-    }
-    node = onnx.helper.make_node("ConvInteger", ["x", "w", "xz", "wz"], ["y"], pads=pads)
+    tensors = {"w": codes, "xz": np.array(128, np.uint8)}
+    node = onnx.helper.make_node("ConvInteger", ["x", *tensors], ["y"], pads=pads)
     types = onnx.TensorProto
     return _running(_model([node], tensors, types.UINT8, types.INT32, x.shape), x, work)
 
