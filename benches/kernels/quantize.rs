@@ -1,5 +1,5 @@
-//! Quantizing and decoding on slices, put together from the kernels as the steps do it. Memory for a result
-//! that has been full before is mapped.
+//! Quantizing and decoding on slices, put together from the kernels as the steps do it, into memory that
+//! has room for the result; if it has been full before, it is mapped.
 
 use bantam::kernels::memory::fill;
 use bantam::kernels::quantize::{Steps, decode_runs, encode_runs, ends, pack};

@@ -151,7 +151,9 @@ def main():
         for row, side, n in ((r, s, n) for r in wanted if r.get("scaling") for s in sizes for n in threads):
             results["scaling"].append({"side": side, "threads": n, **attempt(row, options, n, side)})
             print(table.scaling_row(results["scaling"][-1]), flush=True)
-            name = keep(results, options)
+            keep(results, options)
+    if any("error" in result for result in results["rows"] + results["scaling"]):
+        sys.exit("a row has no result: see log.txt in the folder of the data")
 
 
 if __name__ == "__main__":

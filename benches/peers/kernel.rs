@@ -4,7 +4,9 @@ use crate::pruning::{keep, least_kept};
 use crate::quantizing::{centred, decode, one_sided, runs, tensor};
 use crate::row::{Measure, Row};
 use crate::work::Work;
+use bantam::kernels::memory::reserve;
 use bantam::kernels::prune::Magnitude;
+use std::collections::TryReserveError;
 use std::hint::black_box;
 use std::mem::take;
 use std::rc::Rc;
@@ -21,9 +23,10 @@ pub fn prepare(row: &Row, values: &Rc<Vec<f32>>) -> Option<Work> {
         let (mut codes, mut out) = (Vec::new(), Vec::new());
         return Some(Box::new(move || {
             if codes.is_empty() {
-                codes = tensor(&values, Vec::new());
+                codes = tensor(&values, reserve(values.len())?);
             }
-            Ok(timed(|| out = decode(&codes, take(&mut out))))
+            let memory = again(&mut out, values.len())?;
+            Ok(timed(|| out = decode(&codes, memory)))
         }));
     }
     if row.measure != Measure::Compress {
@@ -60,7 +63,7 @@ pub fn prepare(row: &Row, values: &Rc<Vec<f32>>) -> Option<Work> {
     };
     let mut out = Vec::new();
     Some(Box::new(move || {
-        let memory = take(&mut out);
+        let memory = again(&mut out, values.len() * usize::from(bits) / 8)?;
         Ok(timed(|| {
             out = match run {
                 Some(run) => runs(&values, run, bits, memory, fit),
@@ -68,6 +71,11 @@ pub fn prepare(row: &Row, values: &Rc<Vec<f32>>) -> Option<Work> {
             };
         }))
     }))
+}
+
+/// The memory of the last result for the next.
+fn again<T>(last: &mut Vec<T>, n: usize) -> Result<Vec<T>, TryReserveError> {
+    if last.capacity() == 0 { reserve(n) } else { Ok(take(last)) }
 }
 
 /// A kernel that changes values, fresh ones in each call, and writes a bit for each.
