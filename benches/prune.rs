@@ -4,20 +4,22 @@
 //! Rows named `limit` move the same bytes and do nothing else. Time of a step on memory of its own contains
 //! giving back what is no longer needed.
 
-use bantam::kernels::prune::{Magnitude, clear_others, close_up};
+#[path = "kernels/prune.rs"]
+mod kernels;
+
+use bantam::kernels::prune::{Magnitude, clear_others};
 use bantam::{Kind, MagnitudePruner, Model, Pipeline, Tensor, Weight, WeightCompressor, WeightInfo};
 use criterion::measurement::WallTime;
 use criterion::{
     BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
 };
+use kernels::{RUN, STRIP, keep, least_kept};
 use rayon::prelude::*;
 use std::hint::black_box;
 use std::time::Duration;
 
 const N: usize = 4096;
 const LARGE: usize = 64 << 20;
-const RUN: usize = 1 << 16;
-const STRIP: usize = 1 << 9;
 /// Ninety of a hundred values lie below.
 const CUT: f32 = 1.6449;
 
@@ -85,26 +87,6 @@ fn step(
     group.bench_function(BenchmarkId::new("step, shared memory", size), |b| {
         b.iter_with_large_drop(|| black_box(step.compress_weight(info, shared.clone())));
     });
-}
-
-/// Chooses and moves together, strip by strip, as a step does; the number that is left.
-fn keep(values: &mut [f32], words: &mut [u64], choose: impl Fn(&[f32], &mut [u64]) -> bool + Sync) -> usize {
-    let sizes: Vec<usize> = values.chunks(RUN).map(<[f32]>::len).collect();
-    let lens: Vec<usize> = values
-        .par_chunks_mut(RUN)
-        .zip(words.par_chunks_mut(RUN / 64))
-        .map(|(values, words)| {
-            let (mut at, mut to) = (0, 0);
-            for words in words.chunks_mut(STRIP / 64) {
-                let end = values.len().min(at + STRIP);
-                assert!(choose(&values[at..end], words));
-                to += f32::compact(values, at, words, to);
-                at = end;
-            }
-            to
-        })
-        .collect();
-    close_up(values, &sizes, &lens)
 }
 
 /// Chooses and puts zeros in the place of the others.
@@ -185,24 +167,7 @@ fn sparsity(c: &mut Criterion) {
     let mut work = values.clone();
     let size = format!("{N}x{N}");
     limits(&mut group, &size, &mut work);
-    // As narrow as a sample of 2^16 values says.
-    let (low, high) = ((CUT - 0.02).magnitude(), (CUT + 0.02).magnitude());
-    let select = |values: &[f32]| {
-        let parts: Vec<(u64, Vec<u32>)> = values
-            .par_chunks(RUN)
-            .map(|values| {
-                let (mut below, mut inside) = (0, Vec::new());
-                for strip in values.chunks(STRIP) {
-                    below += f32::tally(strip, low, high, &mut inside).unwrap_or(0);
-                }
-                (below, inside)
-            })
-            .collect();
-        let below: u64 = parts.iter().map(|(below, _)| below).sum();
-        let mut inside: Vec<u32> = parts.into_iter().flat_map(|(_, inside)| inside).collect();
-        let rank = (N * N / 10 * 9).saturating_sub(below as usize).min(inside.len() - 1);
-        *inside.select_nth_unstable(rank).1
-    };
+    let select = |values: &[f32]| least_kept(values, values.len() / 10 * 9, CUT);
     kernel(&mut group, BenchmarkId::new("kernel: select", &size), &values, &mut work, |v| select(v));
     kernel(&mut group, BenchmarkId::new("kernel: select and zeros", &size), &values, &mut work, |v| {
         let least = select(v);

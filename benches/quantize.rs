@@ -8,6 +8,9 @@
 //!
 //! The limits are measured in the same run: reading all values, and writing as many bytes as the result has.
 
+#[path = "kernels/quantize.rs"]
+mod quantizing;
+
 use bantam::{AffineQuantizer, Range, Tensor, Weight, WeightCompressor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
@@ -64,20 +67,15 @@ fn steps(c: &mut Criterion) {
     group.finish();
 }
 
-#[cfg(feature = "bench")]
 mod kernels {
+    use super::quantizing::{BLOCK, centred, decode, one_sided, runs, tensor};
     use super::{COLS, N, ROWS, bytes, id, values};
     use bantam::kernels::cpu::fast;
     use bantam::kernels::memory::{fill, reserve};
-    use bantam::kernels::quantize::{Steps, decode_runs, encode_runs, ends, pack};
     use criterion::{BenchmarkId, Criterion, Throughput};
     use rayon::prelude::*;
     use std::hint::black_box;
-    use std::iter::repeat_n;
     use std::mem::take;
-
-    /// Values that a thread handles at a time.
-    const BLOCK: usize = 1 << 16;
 
     fn read(values: &[f32]) -> f32 {
         let sum = |block: &[f32]| {
@@ -117,67 +115,6 @@ mod kernels {
         write(reserve(n).unwrap_or_default(), T::zeroed())
     }
 
-    fn one_sided(low: f32, high: f32, top: u8) -> Steps<f32> {
-        let scale = ((high - low) / f32::from(top)).max(f32::MIN_POSITIVE);
-        Steps { scale, zero: (-low / scale) as u8, low: 0, high: top }
-    }
-
-    fn centred(low: f32, high: f32, top: u8) -> Steps<f32> {
-        let zero = top / 2 + 1;
-        let scale = (high.max(-low) / f32::from(zero - 1)).max(f32::MIN_POSITIVE);
-        Steps { scale, zero, low: 1, high: top }
-    }
-
-    fn tensor(values: &[f32], out: Vec<u8>) -> Vec<u8> {
-        let ends = values.par_chunks(BLOCK).filter_map(ends);
-        let (low, high) = ends.reduce(|| (0.0, 0.0), |a, b| (a.0.min(b.0), a.1.max(b.1)));
-        let steps = one_sided(low, high, 255);
-        let pieces = values.chunks(BLOCK).map(|block| (block.len(), block));
-        let filled = fill(out, pieces, |block, slot| {
-            let mut codes = vec![0; block.len()];
-            steps.encode(block, &mut codes);
-            slot.push(&codes);
-            Ok::<_, ()>(())
-        });
-        filled.map_or_else(|()| Vec::new(), |(codes, _)| codes)
-    }
-
-    fn runs(
-        values: &[f32],
-        run: usize,
-        bits: u8,
-        out: Vec<u8>,
-        fit: fn(f32, f32, u8) -> Steps<f32>,
-    ) -> Vec<u8> {
-        let block = (BLOCK / run).max(1) * run;
-        let top = u8::MAX >> (8 - bits);
-        let pieces = values.chunks(block).map(|block| (block.len() * usize::from(bits) / 8, block));
-        let filled = fill(out, pieces, |block, slot| {
-            let mut scales = Vec::with_capacity(block.len() / run);
-            let mut codes = vec![0; block.len()];
-            let lens = repeat_n(run, block.len() / run);
-            encode_runs(block, lens, |l, h| fit(l, h, top), |s| scales.push(s.scale), &mut codes);
-            if bits < 8 {
-                let mut packed = vec![0; codes.len() * usize::from(bits) / 8];
-                pack::pack(bits, &codes, &mut packed);
-                slot.push(&packed);
-            } else {
-                slot.push(&codes);
-            }
-            Ok::<_, ()>(scales)
-        });
-        filled.map_or_else(|()| Vec::new(), |(codes, _)| codes)
-    }
-
-    fn decode(codes: &[u8], out: Vec<f32>) -> Vec<f32> {
-        let pieces = codes.chunks(BLOCK).map(|block| (block.len(), block));
-        let filled = fill(out, pieces, |block, slot| {
-            decode_runs(block, std::iter::once((block.len(), 0.1, 128)), slot);
-            Ok::<_, ()>(())
-        });
-        filled.map_or_else(|()| Vec::new(), |(values, _)| values)
-    }
-
     pub fn all(c: &mut Criterion) {
         let values = values();
         let size = format!("{ROWS}x{COLS}");
@@ -214,11 +151,6 @@ mod kernels {
         group.bench_function(id("decode", 8), |b| b.iter(|| out = decode(&codes, take(&mut out))));
         group.finish();
     }
-}
-
-#[cfg(not(feature = "bench"))]
-mod kernels {
-    pub fn all(_: &mut criterion::Criterion) {}
 }
 
 criterion_group!(benches, kernels::all, steps);

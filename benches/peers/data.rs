@@ -2,7 +2,8 @@
 
 use bantam::BoxError;
 use rayon::prelude::*;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::path::Path;
 
 /// Values of one block, which has a seed of its own, so that threads do not matter.
@@ -13,20 +14,29 @@ pub fn values(n: usize, folder: Option<&Path>) -> Result<Vec<f32>, BoxError> {
     let path = folder.map(|folder| folder.join(format!("normal-{n}.f32")));
     let mut values = vec![0.0_f32; n];
     if let Some(path) = &path
-        && let Ok(bytes) = fs::read(path)
-        && bytes.len() == 4 * n
+        && let Ok(mut file) = File::open(path)
+        && file.metadata()?.len() == 4 * n as u64
     {
-        for (x, bytes) in values.iter_mut().zip(bytes.as_chunks().0) {
-            *x = f32::from_le_bytes(*bytes);
+        // Block by block: memory for a second copy would stay mapped.
+        let mut bytes = vec![0; 4 * BLOCK];
+        for block in values.chunks_mut(BLOCK) {
+            let bytes = &mut bytes[..4 * block.len()];
+            file.read_exact(bytes)?;
+            for (x, bytes) in block.iter_mut().zip(bytes.as_chunks().0) {
+                *x = f32::from_le_bytes(*bytes);
+            }
         }
         return Ok(values);
     }
     values.par_chunks_mut(BLOCK).enumerate().for_each(|(i, block)| normal(i as u64 + 1, block));
     if let Some(path) = &path {
-        let bytes: Vec<u8> = values.par_iter().flat_map_iter(|x| x.to_le_bytes()).collect();
         // Whole or not at all.
         let part = path.with_extension("part");
-        fs::write(&part, bytes)?;
+        let mut file = File::create(&part)?;
+        for block in values.chunks(BLOCK) {
+            let bytes: Vec<u8> = block.iter().flat_map(|x| x.to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+        }
         fs::rename(part, path)?;
     }
     Ok(values)

@@ -1,7 +1,7 @@
 //! What this machine can do, measured beside the work: bytes a second, each read and each write counted, and
 //! multiplications and additions a second.
 
-use crate::Row;
+use crate::row::Row;
 use bantam::kernels::cpu::fast;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};

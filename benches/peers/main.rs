@@ -3,113 +3,47 @@
 //! ```console
 //! $ cargo bench --bench peers --features bench -- --row "2:4, 4096x4096" --rounds 5
 //! {"who":"ours","ms":21.7,"calls":14}
+//! {"who":"kernel","ms":18.2,"calls":17}
 //! {"who":"limit","ms":4.1,"read":37.5,...}
 //! ```
 //!
-//! With `--serve` a round is run for each line on standard input, so that `compare.py` can run ours and
-//! theirs alternately; with `--data FOLDER` the values are kept in a file that both read. Without a row, the
-//! names of all rows are printed.
+//! With `--serve` a round is run of what each line on standard input names, so that `compare.py` can run ours
+//! and theirs alternately; with `--data FOLDER` the values are kept in a file that both read; with `--side N`
+//! the matrices are N x N. Without a row, the names of all rows are printed.
 
 #[path = "../../examples/support/args.rs"]
 mod args;
 mod data;
+mod kernel;
 mod limits;
+mod network;
+#[path = "../kernels/prune.rs"]
+mod pruning;
+#[path = "../kernels/quantize.rs"]
+mod quantizing;
+mod row;
 mod work;
 
 use args::Args;
-use bantam::{BoxError, Recipe};
-use serde::Deserialize;
-use serde_json::json;
-use std::collections::BTreeMap;
+use bantam::BoxError;
+use row::Row;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// A round repeats its work for about this long, and its result is the median.
 const ROUND: Duration = Duration::from_millis(300);
 
-/// One line of the comparison, read from `rows.json`, as both sides see it.
-#[derive(Debug, Deserialize)]
-struct Row {
-    name: String,
-    shape: [usize; 2],
-    /// Matrices: compressed together, or run in turn.
-    #[serde(default = "one")]
-    copies: usize,
-    /// Rows of the input of a product.
-    #[serde(default)]
-    batches: Vec<usize>,
-    #[serde(default)]
-    measure: Measure,
-    #[serde(default)]
-    steps: serde_json::Value,
-    #[serde(default)]
-    activations: bantam::Activations,
-    /// What the memory and the arithmetic must do at least: bytes, and multiplications and additions for a
-    /// row of input, each for one entry of one matrix.
-    limit: BTreeMap<String, f64>,
-}
-
-fn one() -> usize {
-    1
-}
-
-/// What is timed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Measure {
-    /// The steps.
-    #[default]
-    Compress,
-    /// Decoding what the steps made.
-    Dequantize,
-    /// The thin singular value decomposition.
-    Svd,
-    /// A product with what the steps made.
-    Matmul,
-}
-
-impl Row {
-    fn recipe(&self) -> Result<Recipe, BoxError> {
-        if self.steps.is_null() {
-            return Ok(Recipe::default());
-        }
-        Ok(Recipe::from_json(&json!({ "steps": self.steps }).to_string())?)
-    }
-}
-
-/// The row called `name`, and its batch where it has several: the name then ends in ", batch 16".
-fn find(name: &str) -> Result<(Row, usize), BoxError> {
-    let rows: Vec<Row> = serde_json::from_str(include_str!("rows.json"))?;
-    let mut names = Vec::new();
-    for row in rows {
-        if row.batches.is_empty() {
-            if row.name == name {
-                return Ok((row, 1));
-            }
-            names.push(row.name);
-            continue;
-        }
-        for batch in &row.batches {
-            let full = format!("{}, batch {batch}", row.name);
-            if full == name {
-                let batch = *batch;
-                return Ok((row, batch));
-            }
-            names.push(full);
-        }
-    }
-    Err(format!("no row {name:?}; there are:\n{}", names.join("\n")).into())
-}
-
 /// Runs one round of the work: the median and the number of calls.
-fn round(work: &mut work::Work) -> Result<(Duration, usize), BoxError> {
+fn round(who: &str, work: &mut work::Work) -> Result<Value, BoxError> {
     let mut times = Vec::new();
     let begin = Instant::now();
     while times.is_empty() || begin.elapsed() < ROUND {
         times.push(work()?);
     }
     times.sort_unstable();
-    Ok((times[times.len() / 2], times.len()))
+    let middle = times[times.len() / 2].as_secs_f64();
+    Ok(json!({ "who": who, "ms": middle * 1e3, "calls": times.len() }))
 }
 
 fn main() -> Result<(), BoxError> {
@@ -117,34 +51,42 @@ fn main() -> Result<(), BoxError> {
     // Cargo's own.
     args.flag("--bench");
     let name: Option<String> = args.value("--row")?;
+    let side: Option<usize> = args.value("--side")?;
     let rounds: Option<usize> = args.value("--rounds")?;
     let folder: Option<PathBuf> = args.value("--data")?;
     let serve = args.flag("--serve");
     args.finish()?;
     let Some(name) = name else {
-        let Err(rows) = find("") else { return Ok(()) };
+        let Err(rows) = Row::find("") else { return Ok(()) };
         println!("{rows}");
         return Ok(());
     };
-    let (row, batch) = find(&name)?;
-    let mut work = work::prepare(&row, batch, folder.as_deref())?;
-    let mut limits = limits::Limits::new(&row, batch);
-    let mut run = || -> Result<(), BoxError> {
-        let (time, calls) = round(&mut work)?;
-        println!("{}", json!({ "who": "ours", "ms": time.as_secs_f64() * 1e3, "calls": calls }));
-        println!("{}", limits.measure());
+    let (mut row, batch) = Row::find(&name)?;
+    if let Some(side) = side {
+        row.shape = [side, side];
+    }
+    let (mut ours, mut kernel) = work::prepare(&row, batch, folder.as_deref())?;
+    let mut limits = None;
+    let parts = if kernel.is_some() { vec!["ours", "kernel", "limit"] } else { vec!["ours", "limit"] };
+    let mut run = |who: &str| -> Result<(), BoxError> {
+        let line = match (who, &mut kernel) {
+            ("ours", _) => round(who, &mut ours)?,
+            ("kernel", Some(kernel)) => round(who, kernel)?,
+            ("limit", _) => limits.get_or_insert_with(|| limits::Limits::new(&row, batch)).measure(),
+            _ => return Err(format!("nothing called {who:?} in this row").into()),
+        };
+        println!("{line}");
         Ok(())
     };
     if serve {
-        println!("{}", json!({ "ready": row.name }));
-        for _ in std::io::stdin().lines() {
-            run()?;
-            println!("{}", json!({ "end": true }));
+        println!("{}", json!({ "parts": parts }));
+        for who in std::io::stdin().lines() {
+            run(who?.trim())?;
         }
         return Ok(());
     }
     for _ in 0..rounds.unwrap_or(5) {
-        run()?;
+        parts.iter().try_for_each(|who| run(who))?;
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 """Their side: one process a row, which runs a round of the peer named on each line of standard input.
 
-A peer is a function of the row that returns what to call, and optionally what to do before each call, outside
-the clock. Imports are inside, so that a row loads only the libraries it needs.
+The peers of weights are here, those of networks in `networks.py`.
 """
 
+import argparse
 import json
 import os
 import statistics
@@ -12,46 +12,10 @@ import time
 
 import numpy as np
 
+import networks  # noqa: F401: registers its peers
+from rows import PEERS, Work, load, peer, session
+
 ROUND = 0.3
-ROWS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rows.json")
-PEERS = {}
-
-
-def peer(name):
-    def register(make):
-        PEERS[name] = make
-        return make
-
-    return register
-
-
-class Work:
-    """A row with its data and its number of threads."""
-
-    def __init__(self, row, batch, folder, threads):
-        self.row, self.batch, self.folder, self.threads = row, batch, folder, threads
-        self.rows, self.cols = row["shape"]
-        self.copies = row.get("copies", 1)
-
-    def values(self):
-        """The matrices, [copies, rows, cols]."""
-        n = self.rows * self.cols * self.copies
-        values = np.fromfile(os.path.join(self.folder, f"normal-{n}.f32"), np.float32)
-        return values.reshape(self.copies, self.rows, self.cols)
-
-    def matrix(self):
-        return self.values()[0]
-
-    def input(self):
-        n = self.batch * self.cols
-        values = np.fromfile(os.path.join(self.folder, f"normal-{n}.f32"), np.float32)
-        return values.reshape(self.batch, self.cols)
-
-    def torch(self):
-        import torch
-
-        torch.set_num_threads(self.threads)
-        return torch
 
 
 # Pruning.
@@ -305,9 +269,7 @@ def _(work):
     torch = work.torch()
     x = torch.from_numpy(work.input()).to(torch.bfloat16)
     codes = torch.randint(0, 15, (work.rows, work.cols), dtype=torch.int32)
-    packed = [
-        torch._convert_weight_to_int4pack_for_cpu(codes.roll(i, 0), 2) for i in range(work.copies)
-    ]
+    packed = [torch._convert_weight_to_int4pack_for_cpu(codes.roll(i, 0), 2) for i in range(work.copies)]
     scales = torch.rand(work.cols // 128, work.rows, 2).to(torch.bfloat16)
     return _in_turn(
         [lambda x, w=w: torch._weight_int4pack_mm_for_cpu(x, w, 128, scales) for w in packed], x, torch
@@ -350,7 +312,6 @@ def _onnx(work, op, weights, domain="", attributes=None, extra=None, x=None):
     """All weights in one session: several sessions would disturb each other with spinning threads."""
     import onnx.helper
     import onnx.numpy_helper
-    import onnxruntime
 
     x = work.input() if x is None else x
     extra = extra or {}
@@ -375,13 +336,8 @@ def _onnx(work, op, weights, domain="", attributes=None, extra=None, x=None):
     )
     opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("com.microsoft", 1)]
     model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = work.threads, 1
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return lambda: session.run(None, {"x": x})
+    ort = session(model, work.threads)
+    return lambda: ort.run(None, {"x": x})
 
 
 @peer("ort MatMul")
@@ -429,15 +385,6 @@ for _level in (0, 4):
     peer(f"ort MatMulNBits level {_level}")(_nbits(_level))
 
 
-def rows():
-    """All rows; one with several batches is one for each of them."""
-    with open(ROWS, encoding="utf-8") as file:
-        for row in json.load(file):
-            for batch in row.get("batches") or [None]:
-                name = row["name"] if batch is None else f"{row['name']}, batch {batch}"
-                yield {**row, "name": name, "batch": batch}
-
-
 def run_round(call, before, unit):
     times, begin = [], time.perf_counter()
     while not times or time.perf_counter() - begin < ROUND:
@@ -451,9 +398,16 @@ def run_round(call, before, unit):
 
 
 def main():
-    name, folder, threads = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    row = next(row for row in rows() if row["name"] == name)
-    work = Work(row, row["batch"] or 1, folder, threads)
+    parse = argparse.ArgumentParser(description=__doc__)
+    parse.add_argument("row")
+    parse.add_argument("--data", required=True, help="folder of the values, which our side has made")
+    parse.add_argument("--threads", type=int, required=True)
+    parse.add_argument("--side", type=int, help="matrices of N x N instead")
+    options = parse.parse_args()
+    row = next(row for row in load() if row["name"] == options.row)
+    if options.side:
+        row["shape"] = [options.side, options.side]
+    work = Work(row, options.data, options.threads)
     # What is printed by a library must not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

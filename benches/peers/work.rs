@@ -1,19 +1,30 @@
 //! What is timed, through the interface that users have.
 
-use crate::{Measure, Row, data};
+use crate::row::{Measure, Row};
+use crate::{data, kernel, network};
 use bantam::{
     BoxError, Kind, Model, Pipeline, Recipe, RecipeStep, Tensor, Weight, WeightCompressor, WeightInfo,
 };
 use std::hint::black_box;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 /// One timed call. What it needs is made before the clock starts, and dropped after it stops.
 pub type Work = Box<dyn FnMut() -> Result<Duration, BoxError>>;
 
-pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Work, BoxError> {
+/// What a row times: the work as users call it, and where there is such a thing the kernels alone.
+pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<(Work, Option<Work>), BoxError> {
+    if row.measure == Measure::Network {
+        return Ok((network::prepare(row, batch, folder)?, None));
+    }
     let n = row.shape[0] * row.shape[1];
-    let values = data::values(n * row.copies, folder)?;
+    let values = Rc::new(data::values(n * row.copies, folder)?);
+    let kernel = kernel::prepare(row, &values);
+    Ok((step(row, batch, values, folder)?, kernel))
+}
+
+fn step(row: &Row, batch: usize, values: Rc<Vec<f32>>, folder: Option<&Path>) -> Result<Work, BoxError> {
     let recipe = row.recipe()?;
     match row.measure {
         Measure::Compress if row.copies == 1 => compress(row.shape, values, recipe),
@@ -30,7 +41,7 @@ pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Work, B
             }))
         }
         Measure::Dequantize => {
-            let weight = small(&row.shape, values, &recipe)?;
+            let weight = small(&row.shape, values.to_vec(), &recipe)?;
             Ok(timed(move || Ok(weight.to_dense()?)))
         }
         Measure::Svd => {
@@ -40,9 +51,10 @@ pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Work, B
         Measure::Matmul => {
             let x = Tensor::new(&[batch, row.shape[1]], data::values(batch * row.shape[1], folder)?)?;
             let weights = values
-                .chunks(n)
+                .chunks(row.shape[0] * row.shape[1])
                 .map(|values| small(&row.shape, values.to_vec(), &recipe))
                 .collect::<Result<Vec<Weight>, _>>()?;
+            drop(values);
             let activations = row.activations;
             Ok(Box::new(move || {
                 let begin = Instant::now();
@@ -52,11 +64,12 @@ pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Work, B
                 Ok(begin.elapsed() / weights.len() as u32)
             }))
         }
+        Measure::Network => Err("a network has no matrix".into()),
     }
 }
 
 /// One weight by one step, without a model or a report.
-fn compress([rows, cols]: [usize; 2], values: Vec<f32>, recipe: Recipe) -> Result<Work, BoxError> {
+fn compress([rows, cols]: [usize; 2], values: Rc<Vec<f32>>, recipe: Recipe) -> Result<Work, BoxError> {
     let step: Box<dyn WeightCompressor> = match recipe.steps.into_iter().next() {
         Some(RecipeStep::Prune(step)) => Box::new(step),
         Some(RecipeStep::Quantize(step)) => Box::new(step),
@@ -66,7 +79,7 @@ fn compress([rows, cols]: [usize; 2], values: Vec<f32>, recipe: Recipe) -> Resul
     let info = WeightInfo::new("weight", Kind::Linear, &[rows, cols]);
     Ok(Box::new(move || {
         // Nobody else holds it: the step may work in place.
-        let weight = Weight::from(Tensor::new(&[rows, cols], values.clone())?);
+        let weight = Weight::from(Tensor::new(&[rows, cols], values.to_vec())?);
         let begin = Instant::now();
         let outcome = step.compress_weight(&info, weight)?;
         let time = begin.elapsed();
@@ -97,7 +110,8 @@ fn model(shape: &[usize], values: &[f32]) -> Result<Model, BoxError> {
     Ok(Model::from_tensors(tensors)?)
 }
 
-fn timed<R>(f: impl Fn() -> Result<R, BoxError> + 'static) -> Work {
+/// Calls that need nothing to be made before them.
+pub fn timed<R>(f: impl Fn() -> Result<R, BoxError> + 'static) -> Work {
     Box::new(move || {
         let begin = Instant::now();
         let result = f()?;
