@@ -257,6 +257,15 @@ fn convolve<T: Float>(
     y: &mut [T],
 ) -> Result<(), Fault> {
     let (cols, m, grouped) = (geometry.cols(), out / geometry.groups, geometry.groups > 1);
+    if !grouped {
+        let (windows, size) = (geometry.windows(), geometry.sample());
+        let last = conv::channels_last(geometry, x)?;
+        let made = conv::Windows(geometry);
+        if let Some(product) = weight.product_of(&last, (size, windows), n * windows, &made)? {
+            conv::to_maps(&product, windows, m, out, 0, y);
+            return Ok(());
+        }
+    }
     let most = conv::parts(geometry, n, out).next().map_or(0, |part| part.windows);
     let mut rows = zeros::<T>(most, cols)?;
     let dense = if grouped { weight.dense_values()? } else { Vec::new() };

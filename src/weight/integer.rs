@@ -10,7 +10,7 @@
 //! sums go on in an `i64`. Only the final scaling rounds.
 
 use super::decoder::{Decoder, Integers};
-use super::product::{SMALL, height, transposed};
+use super::product::{Gather, SMALL, height, transposed};
 use super::{Coding, Leaf, zeros};
 use crate::kernels::products::{self, Decode, EXACT, FEW, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
 use crate::kernels::quantize::{Steps, ends, subtract};
@@ -72,13 +72,18 @@ struct CodedInput {
 }
 
 impl CodedInput {
-    fn new<T: Float>(x: &[T], n: usize, group: usize, how: Activations) -> Result<Self, Fault> {
-        let cols = x.len().checked_div(n).unwrap_or(0);
-        let size = (cols * group).max(1);
+    /// Of `n` rows, made of samples of `size` values, `rows` of each; a sample shares a range.
+    fn new<T: Float>(
+        x: &[T],
+        (size, rows): (usize, usize),
+        n: usize,
+        how: Activations,
+    ) -> Result<Self, Fault> {
+        let size = size.max(1);
         let find = |i: usize| {
-            let rows = &x[i * size..x.len().min((i + 1) * size)];
+            let sample = &x[i * size..x.len().min((i + 1) * size)];
             // With a fixed range, too: a NaN must not pass for a number.
-            let found = range(rows).ok_or_else(|| Fault::input(x, i * size))?;
+            let found = range(sample).ok_or_else(|| Fault::input(x, i * size))?;
             let (low, high) = match how {
                 Activations::Int8Static { low, high } => (low, high),
                 _ => found,
@@ -91,7 +96,7 @@ impl CodedInput {
         };
         let mut codes = vec![0; x.len()];
         parallel::for_each_chunk(&mut codes, size, |i, codes| encode(&grids[i], &x[i * size..], codes));
-        let scales = grids.iter().flat_map(|grid| std::iter::repeat_n(grid.scale.widen(), group));
+        let scales = grids.iter().flat_map(|grid| std::iter::repeat_n(grid.scale.widen(), rows));
         let mut scales: Vec<f64> = scales.take(n).collect();
         scales.resize(n, 1.0);
         let zero = grids.first().map_or(0, |grid| grid.zero);
@@ -153,8 +158,8 @@ impl<T: Float> Leaf<T> {
         let Coding::Affine(affine) = &leaf.coding else { unreachable!("loading keeps the coding") };
         let decoder = Decoder::new(&leaf, affine)?;
         let mask = leaf.mask()?;
-        let input = CodedInput::new(x, n, group, how)?;
         let (rows, cols) = (self.rows, self.cols);
+        let input = CodedInput::new(x, (cols * group, group), n, how)?;
         // Inputs of a row that share a scale.
         let step = decoder.step(cols);
         if mask.is_none()
@@ -166,22 +171,62 @@ impl<T: Float> Leaf<T> {
         let x = Rows::new(&input.codes, cols);
         let of_weight = |first| Integers { decoder: &decoder, mask: mask.as_deref(), cols, first };
         if n > rows && step == cols && rows * cols <= SMALL {
-            let scales: Vec<f64> = (0..rows).map(|row| scale(row, 0)).collect();
             let mut of_weight = of_weight(0);
             let panels =
                 Panels::by(cols, rows, step, |row, columns, to| of_weight.decode(row, columns, to));
-            let of_input = |first: usize| {
-                move |b: usize, columns: Range<usize>, to: &mut [i16]| {
-                    to.copy_from_slice(x.part(first + b, columns));
-                }
-            };
-            let finish = |b: usize, row: usize, sum: f64| T::narrow(scales[row] * sum * input.scales[b]);
-            return sums(of_input, &panels, [n, cols, rows], step, |_, _| 1.0, finish);
+            let part = |b: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(x.part(b, columns));
+            return input_rows(part, &panels, &decoder, &input, [n, cols, rows]);
         }
         let finish = |_: usize, b: usize, sum: f64| T::narrow(sum * input.scales[b]);
         let y = sums(of_weight, &Panels::new(x, cols, n, step), [rows, cols, n], step, scale, finish)?;
         transposed(y, rows, n)
     }
+
+    /// The same for rows that are made of samples; `None` for a leaf with several scales a row.
+    pub(super) fn integer_product_of(
+        &self,
+        samples: &[T],
+        (size, of_sample): (usize, usize),
+        n: usize,
+        how: Activations,
+        make: &impl Gather,
+    ) -> Result<Option<Vec<T>>, Fault> {
+        let Coding::Affine(affine) = &self.coding else { return Ok(None) };
+        let (rows, cols) = (self.rows, self.cols);
+        let decoder = Decoder::new(self, affine)?;
+        if decoder.step(cols) != cols {
+            return Ok(None);
+        }
+        let mask = self.mask()?;
+        let mut w = vec![0; rows * cols];
+        for (row, w) in w.chunks_exact_mut(cols.max(1)).enumerate() {
+            decoder.spread(row * cols..(row + 1) * cols, mask.as_deref(), w);
+        }
+        let panels = Panels::by(cols, rows, cols, |row, columns, to| {
+            columns.zip(to).for_each(|(column, to)| *to = w[row * cols + make.column(column)]);
+        });
+        let input = CodedInput::new(samples, (size, of_sample), n, how)?;
+        let part = |b: usize, columns: Range<usize>, to: &mut [i16]| make.gather(&input.codes, b, columns, to);
+        input_rows(part, &panels, &decoder, &input, [n, cols, rows]).map(Some)
+    }
+}
+
+/// `[n, rows]` for the `[n, cols, rows]` of inputs whose parts `part(row, columns, codes)` gives, and panels of a
+/// weight whose rows have one scale each.
+fn input_rows<T: Float>(
+    part: impl Fn(usize, Range<usize>, &mut [i16]) + Sync + Send,
+    panels: &Panels<i16>,
+    decoder: &Decoder<'_, T>,
+    input: &CodedInput,
+    shape: [usize; 3],
+) -> Result<Vec<T>, Fault> {
+    let scales: Vec<f64> = (0..shape[2]).map(|row| decoder.grid(row, 0).0.widen()).collect();
+    let part = &part;
+    let rows = |first: usize| {
+        move |b: usize, columns: Range<usize>, to: &mut [i16]| part(first + b, columns, to)
+    };
+    let finish = |b: usize, row: usize, sum: f64| T::narrow(scales[row] * sum * input.scales[b]);
+    sums(rows, panels, shape, shape[1].max(1), |_, _| 1.0, finish)
 }
 
 /// `finish(row, b, sum)` of the sums of each row that `rows(first)` decodes with each of the panels: in

@@ -21,6 +21,7 @@ mod values;
 pub use affine::Granularity;
 pub use integer::Activations;
 pub(crate) use integer::range;
+pub(crate) use product::Gather;
 pub use leaf::Leaf;
 
 pub(crate) use affine::{Affine, value};

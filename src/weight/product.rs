@@ -80,7 +80,56 @@ impl<T: Float> Weight<T> {
     }
 }
 
+/// Rows of an input that are made of samples: the windows of images. They are numbers or codes of these.
+pub(crate) trait Gather: Sync {
+    /// Some columns of a row.
+    fn gather<C: Copy + Default>(&self, samples: &[C], row: usize, columns: Range<usize>, to: &mut [C]);
+    /// The column of the weight that a column of these rows belongs to.
+    fn column(&self, column: usize) -> usize;
+}
+
+impl<T: Float> Weight<T> {
+    /// The product with `n` rows that are made of samples of `size` values, `rows` of each: `[n, rows]`. `None`
+    /// where a weight is too large for that, or runs on less than all of its entries: the rows must be made
+    /// first then.
+    pub(crate) fn product_of(
+        &self,
+        samples: &[T],
+        (size, rows): (usize, usize),
+        n: usize,
+        make: &impl Gather,
+    ) -> Result<Option<Vec<T>>, Fault> {
+        let Node::Leaf(leaf) = &self.node else { return Ok(None) };
+        let thin = leaf.kept() < leaf.len() / DENSE_SHARE;
+        if leaf.len() > SMALL || thin && self.activations == Activations::Float {
+            return Ok(None);
+        }
+        match self.activations {
+            Activations::Float => leaf.float_product_of(samples, n, make).map(Some),
+            integer => leaf.integer_product_of(samples, (size, rows), n, integer, make),
+        }
+    }
+}
+
 impl<T: Float> Leaf<T> {
+    fn float_product_of(&self, samples: &[T], n: usize, make: &impl Gather) -> Result<Vec<T>, Fault> {
+        let (m, k) = (self.rows, self.cols);
+        let mask = self.mask()?;
+        let w = self.read_dense(0..self.len(), mask.as_deref())?;
+        let panels = Panels::by(k, m, k, |row, columns, to| {
+            columns.zip(to).for_each(|(column, to)| *to = w[row * k + make.column(column)]);
+        });
+        let mut out = zeros(n, m)?;
+        let height = height(2 * HEIGHT, k * m);
+        parallel::for_each_chunk(&mut out, height * m, |i, out| {
+            let mut rows = |row: usize, columns: Range<usize>, to: &mut [T]| {
+                make.gather(samples, i * height + row, columns, to);
+            };
+            T::products(Source::Decoded(&mut rows), &panels, out.len() / m, out);
+        });
+        Ok(out)
+    }
+
     /// `x [n, cols]` times the transposed leaf, `[n, rows]`.
     pub(super) fn product(&self, x: &[T], n: usize) -> Result<Vec<T>, Fault> {
         let (rows, cols) = (self.rows, self.cols);

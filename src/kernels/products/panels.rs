@@ -87,7 +87,8 @@ impl<T: Packed> Panels<T> {
     /// The same of rows that `fill(row, columns, values)` makes.
     pub fn by(k: usize, n: usize, step: usize, mut fill: impl FnMut(usize, Range<usize>, &mut [T])) -> Self {
         let step = step.clamp(1, k.max(1));
-        let longest = if n <= FEW_STRIPS * LANES { LONG } else { SHORT };
+        // Not in two parts where the second would be short.
+        let longest = if n <= FEW_STRIPS * LANES || k <= 2 * SHORT { LONG } else { SHORT };
         // Short steps are decoded together, long ones in parts.
         let span = if step < longest { longest / step * step } else { longest };
         let block = |first: usize, last: usize| {

@@ -1,7 +1,9 @@
 //! Convolution as a matrix product: windows become rows ("im2col"), `[n * oh * ow, in * kh * kw]`, one
 //! group of channels at a time. A row is ordered as a kernel is: channel, then height, then width.
 
-use crate::{Float, parallel};
+use crate::weight::{Gather, zeros};
+use crate::{Fault, Float, parallel};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// Values of unrolled windows that a convolution holds at a time.
@@ -188,6 +190,60 @@ fn roll<T: Float, const K: usize>(geometry: &Geometry, group: usize, rows: &[T],
     });
 }
 
+/// Samples `[n, channels, height, width]` with their channels last: `[n, height, width, channels]`.
+pub fn channels_last<'a, T: Float>(geometry: &Geometry, x: &'a [T]) -> Result<Cow<'a, [T]>, Fault> {
+    let (channels, plane) = (geometry.channels, geometry.input[0] * geometry.input[1]);
+    if channels == 1 || plane == 1 {
+        return Ok(Cow::Borrowed(x));
+    }
+    let mut out = zeros(1, x.len())?;
+    parallel::for_each_chunk(&mut out, geometry.sample(), |sample, out| {
+        transpose(&x[sample * geometry.sample()..][..out.len()], plane, channels, out, channels);
+    });
+    Ok(Cow::Owned(out))
+}
+
+/// The windows of samples whose channels come last, one after the other. A row is ordered by height, width, and
+/// then channel, so that a line of a kernel is one run.
+pub struct Windows<'a>(pub &'a Geometry);
+
+impl Gather for Windows<'_> {
+    fn gather<C: Copy + Default>(&self, samples: &[C], row: usize, columns: Range<usize>, to: &mut [C]) {
+        let g = self.0;
+        let ([h, w], [kh, kw]) = (g.input, g.kernel);
+        let sample = &samples[row / g.windows() * g.sample()..][..g.sample()];
+        let window = row % g.windows();
+        let top = window / g.output[1] * g.stride[0];
+        let left = window % g.output[1] * g.stride[1];
+        // Kernel columns that lie inside the image.
+        let first = g.padding[1].saturating_sub(left).min(kw);
+        let last = (w + g.padding[1]).saturating_sub(left).min(kw).max(first);
+        let line = kw * g.channels;
+        for i in columns.start / line..kh.min(columns.end.div_ceil(line)) {
+            // Of this line: the columns that are asked for, and of these the ones inside.
+            let asked = columns.start.max(i * line)..columns.end.min((i + 1) * line);
+            let inside = asked.start.max(i * line + first * g.channels)..asked.end.min(i * line + last * g.channels);
+            let to = &mut to[asked.start - columns.start..asked.end - columns.start];
+            let y = (top + i).checked_sub(g.padding[0]).filter(|y| *y < h);
+            let Some(y) = y.filter(|_| inside.start < inside.end) else {
+                to.fill(C::default());
+                continue;
+            };
+            let (before, after) = (inside.start - asked.start, asked.end - inside.end);
+            let from = (y * w + left) * g.channels + (inside.start - i * line) - g.padding[1] * g.channels;
+            to[..before].fill(C::default());
+            to[before..before + inside.len()].copy_from_slice(&sample[from..from + inside.len()]);
+            to[before + inside.len()..][..after].fill(C::default());
+        }
+    }
+
+    fn column(&self, column: usize) -> usize {
+        let g = self.0;
+        let (place, channel) = (column / g.channels, column % g.channels);
+        channel * g.kernel[0] * g.kernel[1] + place
+    }
+}
+
 /// Products `[n * windows, m]` to feature maps: channels `first..first + m` of `maps [n, channels, windows]`.
 pub fn to_maps<T: Float>(
     rows: &[T],
@@ -199,11 +255,22 @@ pub fn to_maps<T: Float>(
 ) {
     parallel::for_each_chunk(maps, channels * windows, |sample, maps| {
         let rows = &rows[sample * windows * m..(sample + 1) * windows * m];
-        for c in 0..m {
-            let plane = &mut maps[(first + c) * windows..(first + c + 1) * windows];
-            plane.iter_mut().enumerate().for_each(|(i, y)| *y = rows[i * m + c]);
-        }
+        transpose(rows, m, windows, &mut maps[first * windows..][..m * windows], windows);
     });
+}
+
+/// `to[i][j] = from[j][i]` for `from [columns, rows]` and rows of `to` that are `stride` apart, a square at a
+/// time.
+fn transpose<T: Copy>(from: &[T], rows: usize, columns: usize, to: &mut [T], stride: usize) {
+    const SIDE: usize = 16;
+    for i in (0..rows).step_by(SIDE) {
+        for j in (0..columns).step_by(SIDE) {
+            for i in i..rows.min(i + SIDE) {
+                let to = &mut to[i * stride + j..][..SIDE.min(columns - j)];
+                to.iter_mut().zip(j..).for_each(|(to, j)| *to = from[j * rows + i]);
+            }
+        }
+    }
 }
 
 /// The inverse of [`to_maps`].
