@@ -5,6 +5,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+pub mod codebook;
 pub mod cpu;
 pub mod dots;
 mod gemm;
@@ -18,7 +19,7 @@ use dots::{Panels, Rows};
 use std::ops::Range;
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: prune::Magnitude + quantize::Quantize {
+pub trait Kernels: prune::Magnitude + quantize::Quantize + codebook::Share {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(

@@ -7,6 +7,7 @@
 //! A sum of `k` products of floats is within `(k + 4) * eps * sum |w x|` of the exact one, `eps` half the
 //! distance from 1 to the next number.
 
+use super::codebook::Lookup;
 use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
@@ -110,6 +111,7 @@ impl<T: Float> Leaf<T> {
 enum Kept<'a, T: Float> {
     Values(Cow<'a, [T]>),
     Codes(Decoder<'a, T>),
+    Shared(Box<Lookup<'a, T>>),
 }
 
 impl<'a, T: Float> Kept<'a, T> {
@@ -117,6 +119,7 @@ impl<'a, T: Float> Kept<'a, T> {
         Ok(match &leaf.coding {
             Coding::Float(values) => Self::Values(values.read(0..values.len())?),
             Coding::Affine(affine) => Self::Codes(Decoder::new(leaf, affine)?),
+            Coding::Codebook(book) => Self::Shared(Box::new(Lookup::new(book)?)),
         })
     }
 
@@ -130,6 +133,12 @@ impl<'a, T: Float> Kept<'a, T> {
                 decoder.values(range, mask, buffer);
                 buffer
             }
+            Self::Shared(book) => {
+                buffer.clear();
+                buffer.resize(kept_range(&range, mask).len(), T::zero());
+                book.values(range, mask, buffer);
+                buffer
+            }
         }
     }
 
@@ -138,6 +147,7 @@ impl<'a, T: Float> Kept<'a, T> {
         match (self, mask) {
             (Self::Values(values), None) => to.copy_from_slice(&values[range]),
             (Self::Codes(decoder), None) => decoder.values(range, None, to),
+            (Self::Shared(book), None) => book.values(range, None, to),
             (kept, Some(mask)) => {
                 let mut buffer = Vec::new();
                 let kept = kept.read(range.clone(), Some(mask), &mut buffer);
