@@ -21,6 +21,8 @@
 
 mod encode;
 mod recipe;
+#[cfg(test)]
+mod tests;
 
 use crate::compressor::{Compressor, Outcome, Reach, Step, WeightCompressor};
 use crate::log::Log;
@@ -139,7 +141,7 @@ impl CodebookQuantizer {
 
     /// The table with the least sum of squared errors there is, by dynamic programming: exact up to 65,536 kept
     /// entries, beyond that the optimum of a histogram. Takes `k n log n` steps for `n` distinct entries or bins,
-    /// where k-means takes `n` for an iteration: a second or so for 256 values, and a few hundredths for 16.
+    /// where k-means takes `n` for an iteration: a few seconds for 256 values, and a few hundredths for 16.
     pub fn optimal(mut self) -> Self {
         self.optimal = true;
         self
@@ -161,6 +163,8 @@ impl CodebookQuantizer {
         if values > kept { Err(Refusal::CodebookTooLarge { values, kept }) } else { Ok(()) }
     }
 }
+
+const CODED_INPUTS: &str = "its inputs are coded, and a codebook runs on floats: use quantize instead";
 
 impl From<usize> for CodebookQuantizer {
     fn from(values: usize) -> Self {
@@ -189,17 +193,12 @@ impl Step for CodebookQuantizer {
                 return Err(Refusal::Already("quantized"));
             }
             if weight.activations != Activations::Float {
-                return Err(Refusal::Other(
-                    "its inputs are coded, and a codebook runs on floats: use quantize instead".to_owned(),
-                ));
+                return Err(Refusal::Other(CODED_INPUTS.to_owned()));
             }
-            if weight.info.shape.contains(&0) {
-                return Ok(());
-            }
-            // A residual that is coded already stays as it is; it is as large as the weight.
-            for [rows, cols] in weight.matrices.iter().flatten() {
-                self.check_kept(rows.saturating_mul(*cols))?;
-            }
+            // A residual that is coded already stays as it is; it is as large as the weight. One without
+            // entries is left alone.
+            let entries = weight.matrices.iter().flatten().map(|[rows, cols]| rows.saturating_mul(*cols));
+            entries.filter(|n| *n > 0).try_for_each(|n| self.check_kept(n))?;
             weight.form.quantized = true;
             weight.form.codebook = Some(self.len());
             Ok(())
@@ -230,6 +229,9 @@ impl<T: Float> WeightCompressor<T> for CodebookQuantizer {
         self.validate()?;
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
+        }
+        if weight.activations() != Activations::Float {
+            return Err(Fault::Form(CODED_INPUTS));
         }
         if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
             return Ok(Outcome::left(weight, LeftAlone::Already));

@@ -4,32 +4,38 @@ use super::Share;
 use crate::kernels::cpu::fast;
 
 /// Values that are looked at side by side.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 /// Up to so many bounds are compared one by one; more are searched by halves.
 const FEW: usize = 32;
+/// The most bounds, and one.
+pub(super) const MOST: usize = 256;
 
 /// The numbers halfway between neighbouring values of a table, rounded down to the number type: a number of the
 /// type is above one exactly if it is above the halfway point, which double precision tells for `f32`.
 #[derive(Clone, Debug)]
-pub struct Bounds<T>(Vec<T>);
+pub struct Bounds<T> {
+    /// Ascending; no number is above those that fill it up.
+    bounds: [T; MOST],
+    /// How many there are, or one less than the next power of two, for a search by halves.
+    used: usize,
+}
 
 impl<T: Share> Bounds<T> {
     /// Between the values of an ascending table of at most 256.
     pub fn new(table: &[T]) -> Self {
-        let mut bounds: Vec<T> =
-            table.windows(2).map(|pair| T::below(pair[0].wide() / 2.0 + pair[1].wide() / 2.0)).collect();
-        if bounds.len() > FEW {
-            // For the search: one less than a power of two. No number is above those that are added.
-            bounds.resize((bounds.len() + 1).next_power_of_two() - 1, T::below(f64::INFINITY));
+        let mut bounds = [T::below(f64::INFINITY); MOST];
+        for (bound, pair) in bounds.iter_mut().zip(table.windows(2)) {
+            *bound = T::below(pair[0].wide() / 2.0 + pair[1].wide() / 2.0);
         }
-        Self(bounds)
+        let used = table.len().saturating_sub(1);
+        Self { bounds, used: if used > FEW { (used + 1).next_power_of_two() - 1 } else { used } }
     }
 
     /// The places of the nearest values of the table; of two that are equally near, the lower.
     pub fn codes(&self, values: &[T], out: &mut [u8]) {
         fast(
             #[inline(always)]
-            || T::codes(values, &self.0, out),
+            || T::codes(values, &self.bounds, self.used, out),
         );
     }
 }
@@ -43,23 +49,25 @@ pub fn largest(codes: &[u8]) -> Option<u8> {
 }
 
 macro_rules! codes {
-    ($name:ident, $t:ty, $int:ty) => {
+    ($name:ident, $t:ty, $int:ty, $fast:expr) => {
         #[inline(always)]
-        pub(super) fn $name(values: &[$t], bounds: &[$t], out: &mut [u8]) {
-            let block = |values: &[$t; LANES], out: &mut [u8; LANES]| {
-                // As wide as the values, so that comparisons can be subtracted as they are.
+        pub(super) fn $name(values: &[$t], bounds: &[$t; MOST], used: usize, out: &mut [u8]) {
+            #[inline(always)]
+            fn block(values: &[$t; LANES], bounds: &[$t; MOST], used: usize, out: &mut [u8; LANES]) {
+                // As wide as the values, so that comparisons can be added as they are.
                 let mut codes = [0 as $int; LANES];
-                if bounds.len() <= FEW {
-                    for bound in bounds {
+                if used <= FEW {
+                    for bound in &bounds[..used] {
                         for i in 0..LANES {
                             codes[i] += <$int>::from(values[i] > *bound);
                         }
                     }
                 } else {
-                    let mut step = bounds.len().div_ceil(2);
+                    let mut step = used.div_ceil(2);
                     while step > 0 {
                         for i in 0..LANES {
-                            let bound = bounds[codes[i] as usize + step - 1];
+                            // Never more than there are, which the compiler does not see.
+                            let bound = bounds[(codes[i] as usize + step - 1) % MOST];
                             codes[i] += if values[i] > bound { step as $int } else { 0 };
                         }
                         step /= 2;
@@ -68,24 +76,46 @@ macro_rules! codes {
                 for i in 0..LANES {
                     out[i] = codes[i] as u8;
                 }
-            };
+            }
             let (blocks, rest) = values.as_chunks::<LANES>();
             let (outs, out_rest) = out.as_chunks_mut::<LANES>();
-            for (values, out) in blocks.iter().zip(&mut *outs) {
-                block(values, out);
+            if used > FEW || !$fast(blocks, &bounds[..used], &mut *outs) {
+                for (values, out) in blocks.iter().zip(&mut *outs) {
+                    block(values, bounds, used, out);
+                }
             }
             if !rest.is_empty() {
                 let (mut last, mut codes) = ([0.0; LANES], [0; LANES]);
                 last[..rest.len()].copy_from_slice(rest);
-                block(&last, &mut codes);
+                block(&last, bounds, used, &mut codes);
                 out_rest.copy_from_slice(&codes[..rest.len()]);
             }
         }
     };
 }
 
-codes!(codes_f32, f32, u32);
-codes!(codes_f64, f64, u64);
+codes!(codes_f32, f32, u32, few_f32);
+codes!(codes_f64, f64, u64, no_faster);
+
+fn no_faster<T>(_: &[[T; LANES]], _: &[T], _: &mut [[u8; LANES]]) -> bool {
+    false
+}
+
+/// The codes of whole blocks by few bounds, where the CPU has a faster way than the portable one. Says whether.
+#[inline(always)]
+fn few_f32(values: &[[f32; LANES]], bounds: &[f32], out: &mut [[u8; LANES]]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::cpu::has_avx2() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        unsafe {
+            super::avx2::codes(values, bounds, out);
+        }
+        return true;
+    }
+    let _ = (values, bounds, out);
+    false
+}
 
 #[cfg(test)]
 mod tests {

@@ -20,6 +20,8 @@
 //! under the smallest normal number lie in bins of fixed width.
 
 mod assign;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod decode;
 mod histogram;
 mod init;
@@ -57,7 +59,7 @@ pub trait Share: bytemuck::Pod + PartialOrd + Send + Sync {
     fn below(x: f64) -> Self;
     /// See [`Bounds::codes`].
     #[doc(hidden)]
-    fn codes(values: &[Self], bounds: &[Self], out: &mut [u8]);
+    fn codes(values: &[Self], bounds: &[Self; assign::MOST], used: usize, out: &mut [u8]);
     /// In double precision: exact.
     #[doc(hidden)]
     fn wide(self) -> f64;
@@ -94,8 +96,8 @@ macro_rules! share {
             }
 
             #[inline(always)]
-            fn codes(values: &[Self], bounds: &[Self], out: &mut [u8]) {
-                assign::$codes(values, bounds, out);
+            fn codes(values: &[Self], bounds: &[Self; assign::MOST], used: usize, out: &mut [u8]) {
+                assign::$codes(values, bounds, used, out);
             }
 
             #[inline(always)]
