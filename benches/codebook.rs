@@ -85,7 +85,9 @@ mod kernels {
         let mut codes = vec![0; N];
         for k in [16, 256] {
             let points = Points::of_histogram(&found, k);
-            group.bench_function(id("lloyd", k), |b| b.iter(|| black_box(lloyd(&points, linear(&points, k), 300))));
+            group.bench_function(id("lloyd", k), |b| {
+                b.iter(|| black_box(lloyd(&points, linear(&points, k), 300)))
+            });
             let centres = points.restore(&lloyd(&points, linear(&points, k), 300));
             let bounds = Bounds::new(&centres.iter().map(|x| *x as f32).collect::<Vec<f32>>());
             group.bench_function(id("codes", k), |b| {

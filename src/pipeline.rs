@@ -13,7 +13,8 @@ use crate::model::{Model, Outline};
 use crate::recipe::{Recipe, RecipeStep};
 use crate::report::Report;
 use crate::{
-    AffineQuantizer, CodebookQuantizer, Error, Float, Invalid, LowRankFactorizer, MagnitudePruner, Refusal, Result,
+    AffineQuantizer, CodebookQuantizer, Error, Float, Invalid, LowRankFactorizer, MagnitudePruner, Refusal,
+    Result,
 };
 use std::fmt;
 use std::path::Path;

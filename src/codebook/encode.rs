@@ -66,7 +66,8 @@ fn binned<T: Float>(leaf: &Leaf<T>, mask: Option<&Mask>, k: usize) -> Result<Poi
             tally.fill(0);
             let mut zeros = false;
             for range in ranges {
-                zeros |= leaf.with_block(range.clone(), mask, |block| Ok(Histogram::tally(&block.kept, tally)))?;
+                zeros |=
+                    leaf.with_block(range.clone(), mask, |block| Ok(Histogram::tally(&block.kept, tally)))?;
             }
             // Whole numbers, which add up to the same in any order.
             histogram.lock().unwrap_or_else(PoisonError::into_inner).add(tally, zeros);

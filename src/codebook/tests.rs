@@ -22,7 +22,8 @@ fn a_table_by_hand() {
     let tensor = Tensor::new(&[2, 8], values.to_vec()).unwrap();
     let shared = CodebookQuantizer::values(3).apply(tensor).unwrap();
     assert_eq!(table(&shared), [-4.0, 0.0, 1.0]);
-    let rounded: Vec<f64> = values.iter().map(|x| x.round()).map(|x| if x < -1.0 { -4.0 } else { x + 0.0 }).collect();
+    let rounded: Vec<f64> =
+        values.iter().map(|x| x.round()).map(|x| if x < -1.0 { -4.0 } else { x + 0.0 }).collect();
     assert_eq!(shared.to_dense().unwrap().as_slice(), rounded);
     // Two bits a code and three doubles.
     assert_eq!((shared.stored_bytes(), shared.leaves()[0].code_bits()), (4 + 24, Some(2)));

@@ -177,7 +177,9 @@ impl<T: Float> Leaf<T> {
                 return Err(Fault::Form("its values are floats: quantize it before running it on integers"));
             }
             Coding::Codebook(_) => {
-                return Err(Fault::Form("its values are in a codebook, which runs on floats, not on integers"));
+                return Err(Fault::Form(
+                    "its values are in a codebook, which runs on floats, not on integers",
+                ));
             }
         }
         // Compressed as it is; no more than handles where it is in memory already.

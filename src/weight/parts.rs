@@ -14,7 +14,8 @@
 
 use super::storage::{MaskForm, MaskPart, StoredMask};
 use super::{
-    Activations, Affine, Bytes, Codebook, Codes, Coding, Granularity, Leaf, Node, Support, Values, Weight, fold, stride,
+    Activations, Affine, Bytes, Codebook, Codes, Coding, Granularity, Leaf, Node, Support, Values, Weight,
+    fold, stride,
 };
 use crate::{DType, Fault, Float};
 use serde::{Deserialize, Serialize};

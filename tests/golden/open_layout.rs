@@ -2,7 +2,8 @@
 
 use crate::support::{Arrays, dense, model_of};
 use bantam::{
-    Activations, AffineQuantizer, CodebookQuantizer, Kind, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor,
+    Activations, AffineQuantizer, CodebookQuantizer, Kind, LowRankFactorizer, MagnitudePruner, Model,
+    Pipeline, Tensor,
 };
 use std::path::Path;
 

@@ -448,7 +448,8 @@ fn codebooks_that_lie() {
     broken(&weight(&book("1", "F32"), &[table(&[7.0, 0.0]), codes(&[1])]), "beyond its codebook");
     assert!(open(&weight(&book("256", "F32"), &[table(&[0.25; 256]), codes(&[255; 8])])));
     // Zeros have no code.
-    let zeros = r#"{"shape":[2,4],"leaf":{"mask":{"zeros":{"kept":3}},"codebook":{"values":4,"table":"F32"}}}"#;
+    let zeros =
+        r#"{"shape":[2,4],"leaf":{"mask":{"zeros":{"kept":3}},"codebook":{"values":4,"table":"F32"}}}"#;
     refused(&weight(zeros, &four), "zeros");
     // A small file asks for many codes.
     let wide = r#"{"shape":[1,1000000000000],"leaf":{"codebook":{"values":4,"table":"F32"}}}"#;

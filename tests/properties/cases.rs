@@ -178,11 +178,10 @@ pub fn codebook() -> impl Strategy<Value = CodebookQuantizer> {
     ];
     let iterations = prop_oneof![Just(0_usize), 1_usize..5, Just(300)];
     // The optimum of large weights takes a while.
-    (size, init, iterations, prop::bool::weighted(0.1))
-        .prop_map(|(step, init, n, optimal)| {
-            let step = step.init(init).iterations(n);
-            if optimal { step.optimal() } else { step }
-        })
+    (size, init, iterations, prop::bool::weighted(0.1)).prop_map(|(step, init, n, optimal)| {
+        let step = step.init(init).iterations(n);
+        if optimal { step.optimal() } else { step }
+    })
 }
 
 pub fn coder() -> impl Strategy<Value = AnyStep> {

@@ -67,14 +67,12 @@ fn table_and_codes<T: Float>(case: &Case, step: &CodebookQuantizer, sparsity: Op
     let codes = unpack(file.get("weight.codes").unwrap(), bits, kept);
     assert!(codes.iter().all(|code| (*code as usize) < values), "a code lies beyond the table");
     let (x, y) = (lone(&before).to_dense().unwrap(), weight.to_dense().unwrap());
-    let zeros = |t: &Tensor<T>| t.iter().filter(|x| **x == T::zero()).count();
     assert!(x.iter().zip(y.iter()).all(|(x, y)| *x != T::zero() || *y == T::zero()));
     if kept == x.len() {
         assert!(codes.iter().zip(y.iter()).all(|(code, y)| table[*code as usize] == y.widen()));
     } else {
-        // What is kept is in its place, in order.
+        // What is kept and not 0 is there in order.
         let mut codes = codes.iter().map(|code| table[*code as usize]);
-        assert_eq!(zeros(&y) - zeros(&x).min(zeros(&y)), 0, "pruned zeros are all there are");
         let entries: Vec<f64> = y.iter().map(|y| y.widen()).filter(|y| *y != 0.0).collect();
         assert!(entries.iter().all(|y| codes.any(|x| x == *y)));
     }
@@ -100,8 +98,7 @@ fn errors<T: Float>(before: &Model<T>, steps: &[CodebookQuantizer]) -> Option<(V
 fn no_worse<T: Float>(case: &Case, sparsity: Option<f64>, values: usize, init: CodebookInit) {
     let before = pruned::<T>(case, sparsity);
     let of = |n| CodebookQuantizer::values(n).init(init);
-    let all =
-        [of(values).iterations(0), of(values), of(values).optimal(), of(values + 1).optimal()];
+    let all = [of(values).iterations(0), of(values), of(values).optimal(), of(values + 1).optimal()];
     let Some((found, size)) = errors(&before, &all) else { return };
     let slack = slack::<T>(lone(&before).leaves()[0].kept()) * size;
     for pair in found.windows(2) {
@@ -151,7 +148,10 @@ fn a_table_larger_than_what_is_kept_is_an_error_that_names_the_weight() {
     let steps = || Pipeline::new().prune(MagnitudePruner::sparsity(0.9)).codebook(CodebookQuantizer::bits(5));
     let error = steps().run(tensor(50)).unwrap_err();
     assert!(
-        matches!(&error, Error::Weight { fault: Fault::Refused(Refusal::CodebookTooLarge { values: 32, kept: 20 }), .. }),
+        matches!(
+            &error,
+            Error::Weight { fault: Fault::Refused(Refusal::CodebookTooLarge { values: 32, kept: 20 }), .. }
+        ),
         "{error}"
     );
     assert_eq!(
@@ -181,7 +181,10 @@ fn a_recipe_says_all_settings() {
     let steps = [
         CodebookQuantizer::bits(4),
         CodebookQuantizer::values(17).init(CodebookInit::Density).iterations(7).only("fc*").except("fc2*"),
-        CodebookQuantizer::values(256).init(CodebookInit::PlusPlus { seed: 9 }).optimal().kind(bantam::Kind::Conv),
+        CodebookQuantizer::values(256)
+            .init(CodebookInit::PlusPlus { seed: 9 })
+            .optimal()
+            .kind(bantam::Kind::Conv),
     ];
     let pipeline = steps.iter().fold(Pipeline::new(), |p, step| p.codebook(step.clone()));
     let recipe = pipeline.recipe().unwrap();

@@ -129,7 +129,8 @@ mod tests {
                 let found = |points: &Points| points.restore(&lloyd(points, start(points, k), 300));
                 let (ours, best) = (error(&values, &found(&bins)), error(&values, &found(&exact)));
                 // Any centres at all: the bins see the error that the values have, up to the bound.
-                let seen = bins.error(&found(&bins).iter().map(|c| c / bins.restore(&[1.0])[0]).collect::<Vec<_>>());
+                let seen =
+                    bins.error(&found(&bins).iter().map(|c| c / bins.restore(&[1.0])[0]).collect::<Vec<_>>());
                 assert!((seen.sqrt() - ours.sqrt()).abs() <= moved, "{k}: {seen} {ours}");
                 println!("{k} {} {ours} {best}", bins.distinct());
                 assert!(ours <= best * if k > 100 { 1.03 } else { 1.01 }, "{k}: {ours} {best}");

@@ -83,7 +83,8 @@ fn split(sums: &Sums, range: Range<usize>, k: usize, ends: &mut Vec<usize>) {
     let n = range.len();
     let first = range.start;
     // Of the first `j` points: the least error so far, and where the first `half` clusters of it end.
-    let mut errors: Vec<f64> = (0..=n).map(|j| if j == 0 { 0.0 } else { sums.error(first, first + j) }).collect();
+    let mut errors: Vec<f64> =
+        (0..=n).map(|j| if j == 0 { 0.0 } else { sums.error(first, first + j) }).collect();
     let mut middles: Vec<usize> = (0..=n).collect();
     let (mut next_errors, mut next_middles) = (errors.clone(), middles.clone());
     for q in 2..=k {
