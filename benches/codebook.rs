@@ -86,7 +86,7 @@ mod kernels {
         for k in [16, 256] {
             let points = Points::of_histogram(&found, k);
             group.bench_function(id("lloyd", k), |b| {
-                b.iter(|| black_box(lloyd(&points, linear(&points, k), 300)))
+                b.iter(|| black_box(lloyd(&points, linear(&points, k), 300)));
             });
             let centres = points.restore(&lloyd(&points, linear(&points, k), 300));
             let bounds = Bounds::new(&centres.iter().map(|x| *x as f32).collect::<Vec<f32>>());

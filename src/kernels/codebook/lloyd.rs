@@ -132,7 +132,6 @@ mod tests {
                 let seen =
                     bins.error(&found(&bins).iter().map(|c| c / bins.restore(&[1.0])[0]).collect::<Vec<_>>());
                 assert!((seen.sqrt() - ours.sqrt()).abs() <= moved, "{k}: {seen} {ours}");
-                println!("{k} {} {ours} {best}", bins.distinct());
                 assert!(ours <= best * if k > 100 { 1.03 } else { 1.01 }, "{k}: {ours} {best}");
             }
         }
