@@ -44,7 +44,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// A code takes as many bits as tell the values apart; the table takes 4 bytes a value (8 for `f64` models). Values
 /// that no entry needs are left out of the table. Pruned entries stay pruned and get no code, 0 stays 0, and
-/// factors get a table each. Products run on floats, not on integers ([`Activations`](crate::Activations)).
+/// factors get a table each. Products run on floats, not on integers ([`Activations`]).
 ///
 /// Training ([`FineTuner`](crate::FineTuner)) moves the values of the table, each by the sum of the gradients of
 /// all entries that share it; codes stay as they are.
