@@ -27,7 +27,7 @@ pub trait Step: Debug + Send + Sync {
     /// What a step does to a weight and its plan does not say ends the run with [`Fault::Unplanned`]: so
     /// that nothing is lost in silence, and later steps are checked against what is there. A step that
     /// brings pruned entries back says so by `weight.form.pruned = false`, one that prunes by
-    /// `weight.form.pruned = true`, and likewise for codes (`quantized`), factors (`factored`), shapes and
+    /// `weight.form.pruned = true`, and likewise for codes (`quantized`, `codebook`), factors (`factored`), shapes and
     /// activations; one that cannot keep them refuses the weight with [`Refusal::TooLate`]. A step that
     /// adds or removes weights puts another outline in place: [`Outline::replace`].
     ///

@@ -211,6 +211,15 @@ pub enum Refusal {
     /// The step needs the whole model and cannot be streamed.
     #[error("needs the whole model in memory: use `run` instead of `run_to`")]
     NotStreamable,
+    /// A codebook would have more values than there are entries to share them: more than the matrix has, or than
+    /// pruning has left of it.
+    #[error("a codebook of {values} values for {kept} kept entries: use fewer values or bits")]
+    CodebookTooLarge {
+        /// Values of the codebook.
+        values: usize,
+        /// Entries that are not pruned.
+        kept: usize,
+    },
     /// A rank at or above break-even saves nothing (only with `strict`).
     #[error("rank {rank} saves nothing for {rows} x {cols}")]
     BreakEven {

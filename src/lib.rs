@@ -25,19 +25,20 @@
 //! | axis | question | changed by |
 //! | --- | --- | --- |
 //! | support | which entries are kept | [`MagnitudePruner`] |
-//! | coding | how a kept entry is held | [`AffineQuantizer`] |
+//! | coding | how a kept entry is held | [`AffineQuantizer`], [`CodebookQuantizer`] |
 //! | structure | is the matrix held itself, or as a product | [`LowRankFactorizer`] |
 //! | architecture | which network computes the function | [`Distiller`] |
 //!
 //! A [`Weight`] holds numbers for kept entries only: a pruned entry stays zero because there is no place in
 //! which it could be anything else. Training ([`FineTuner`], [`Distiller`]) works on the compressed form: kept
-//! entries move, both factors move, codes move on their grid.
+//! entries move, both factors move, codes move on their grid, shared values move together.
 //!
 //! # Which technique?
 //!
 //! | you have | start with | it costs |
 //! | --- | --- | --- |
 //! | no data, and want 4 times smaller | `quantize(AffineQuantizer::bits(8).per_channel())` | next to no accuracy; 4 bits in groups of 32 to 128 for 7 times |
+//! | a model to ship, with the file as small as it gets | `prune(..)`, training, then `codebook(CodebookQuantizer::bits(4))` | products run on floats; 3 to 5 bits an entry where a grid needs a scale for every group |
 //! | a CPU with integer units, and speed in mind | the same with [`Activations::Int8`] | a little accuracy in the activations |
 //! | training data | `prune(MagnitudePruner::sparsity(0.9))` and a [`FineTuner`] | minutes of training; over-parametrised layers give most |
 //! | wide layers with fast decaying singular values | `factorize(LowRankFactorizer::energy(0.95))` and a [`FineTuner`] | compute falls with the rank, on any hardware |
@@ -76,6 +77,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod codebook;
 mod compressor;
 pub mod distill;
 mod error;
@@ -99,6 +101,7 @@ pub mod report;
 mod tensor;
 mod weight;
 
+pub use codebook::{CodebookInit, CodebookQuantizer};
 pub use compressor::{Compressor, Decision, Outcome, Reach, Step, Survey, WeightCompressor};
 pub use distill::{Distiller, FineTuner};
 pub use error::{BoxError, Error, Fault, FormatError, GraphError, Invalid, LeftAlone, Refusal, Result};

@@ -12,7 +12,10 @@ use crate::log::{Log, Manner, OnProgress, Progress};
 use crate::model::{Model, Outline};
 use crate::recipe::{Recipe, RecipeStep};
 use crate::report::Report;
-use crate::{AffineQuantizer, Error, Float, Invalid, LowRankFactorizer, MagnitudePruner, Refusal, Result};
+use crate::{
+    AffineQuantizer, CodebookQuantizer, Error, Float, Invalid, LowRankFactorizer, MagnitudePruner, Refusal,
+    Result,
+};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -112,6 +115,12 @@ impl<'a, T: Float> Pipeline<'a, T> {
     /// Adds quantization: `quantize(8)` is 8 bits, one symmetric range a weight; see [`AffineQuantizer`] for
     /// the other ways.
     pub fn quantize(self, step: impl Into<AffineQuantizer>) -> Self {
+        self.then(step.into())
+    }
+
+    /// Adds sharing of values: `codebook(16)` makes each weight places in a table of 16 values, 4 bits an entry;
+    /// see [`CodebookQuantizer`] for the other ways.
+    pub fn codebook(self, step: impl Into<CodebookQuantizer>) -> Self {
         self.then(step.into())
     }
 

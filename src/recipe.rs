@@ -1,7 +1,9 @@
 //! [`Recipe`]: a pipeline of plain settings, as a value that can be kept in a file.
 
 use crate::error::FormatKind;
-use crate::{AffineQuantizer, Float, LowRankFactorizer, MagnitudePruner, Pipeline, Result};
+use crate::{
+    AffineQuantizer, CodebookQuantizer, Float, LowRankFactorizer, MagnitudePruner, Pipeline, Result,
+};
 use serde::{Deserialize, Serialize};
 
 /// A pipeline of plain settings, in TOML or JSON.
@@ -49,6 +51,8 @@ pub enum RecipeStep {
     Prune(MagnitudePruner),
     /// Quantization.
     Quantize(AffineQuantizer),
+    /// Sharing of values.
+    Codebook(CodebookQuantizer),
     /// Factorization.
     Factorize(LowRankFactorizer),
     /// Several steps in one.
@@ -114,6 +118,7 @@ impl<T: Float> From<Recipe> for Pipeline<'_, T> {
         recipe.steps.into_iter().fold(Self::default(), |pipeline, step| match step {
             RecipeStep::Prune(step) => pipeline.then(step),
             RecipeStep::Quantize(step) => pipeline.then(step),
+            RecipeStep::Codebook(step) => pipeline.then(step),
             RecipeStep::Factorize(step) => pipeline.then(step),
             RecipeStep::Steps(steps) => pipeline.then(Self::from(Recipe { steps })),
         })

@@ -32,7 +32,7 @@ pub struct WeightReport {
     pub kind: Kind,
     /// Its shape now.
     pub shape: Vec<usize>,
-    /// Its form now: "dense", "pruned", "factored+quantized", ..; "carried" for a tensor that is not a weight.
+    /// Its form now: "dense", "pruned", "factored+quantized", "codebook 16", ..; "carried" for a tensor that is not a weight.
     pub form: String,
     /// Stored bytes before; absent for a weight that was not there.
     pub bytes_before: Option<usize>,

@@ -194,6 +194,26 @@ def _(work):
     return lambda: quants.dequantize(codes, GGMLQuantizationType.Q8_0)
 
 
+@peer("sklearn KMeans")
+def _(work):
+    """From the same start, for as many iterations."""
+    from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
+
+    values = work.matrix().reshape(-1, 1)
+    step = work.row["steps"][0]["codebook"]
+    start = np.linspace(values.min(), values.max(), step["values"], dtype=np.float32).reshape(-1, 1)
+    means = KMeans(
+        step["values"], init=start, n_init=1, max_iter=step["iterations"], tol=0, algorithm="lloyd"
+    )
+
+    def call():
+        with threadpool_limits(work.threads):
+            return means.fit(values)
+
+    return call
+
+
 # Decomposing.
 
 

@@ -73,6 +73,7 @@ fn compress([rows, cols]: [usize; 2], values: Rc<Vec<f32>>, recipe: Recipe) -> R
     let step: Box<dyn WeightCompressor> = match recipe.steps.into_iter().next() {
         Some(RecipeStep::Prune(step)) => Box::new(step),
         Some(RecipeStep::Quantize(step)) => Box::new(step),
+        Some(RecipeStep::Codebook(step)) => Box::new(step),
         Some(RecipeStep::Factorize(step)) => Box::new(step),
         _ => return Err("a row that compresses has a step".into()),
     };

@@ -3,6 +3,7 @@
 //! Results never depend on the number of threads: work is cut into blocks of fixed size, and a sum is
 //! always taken within one block or over blocks in order.
 
+pub mod codebook;
 pub mod cpu;
 mod gemm;
 pub mod memory;
@@ -14,7 +15,9 @@ pub mod sparse;
 use products::{Grid, Packed, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: prune::Magnitude + quantize::Quantize + sparse::Sparse + Packed {
+pub trait Kernels:
+    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed
+{
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(

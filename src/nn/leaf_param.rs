@@ -7,8 +7,8 @@ use crate::weight::{Affine, Codes, Coding, Grid, Values};
 use crate::{Fault, Float, Leaf};
 use std::ops::Range;
 
-/// Owns exactly as many trained numbers as the leaf may change: its kept entries. A pruned entry has none,
-/// and so stays zero.
+/// Owns exactly as many trained numbers as the leaf may change: its kept entries, or the values that these share.
+/// A pruned entry has none, and so stays zero.
 ///
 /// The products of a forward and a backward pass use `dense`, the matrix as it would be decoded. Where the
 /// leaf is not pruned and not coded, `dense` is itself what is trained; otherwise `latent` is, and `dense`
@@ -21,6 +21,10 @@ use std::ops::Range;
 /// were no rounding. A latent number never leaves the range of its grid: a change that points further out
 /// ends at the edge, and the next one that points back in takes effect at once. Latent numbers start at the
 /// decoded values, so that a leaf whose numbers do not cross half a step keeps its codes.
+///
+/// # Codebooks
+/// Of a leaf with a codebook, the values of the table are trained, each by the sum of the gradients of the
+/// entries that share it ("Deep Compression", arXiv 1510.00149); the codes stay.
 #[derive(Clone, Debug)]
 pub(crate) struct LeafParam<T: Float> {
     form: Leaf<T>,
@@ -32,11 +36,20 @@ pub(crate) struct LeafParam<T: Float> {
     pub gradient: Vec<T>,
     gathered: Vec<T>,
     /// Of a coded leaf.
-    runs: Option<Vec<Run<T>>>,
+    codes: Option<Trained<T>>,
     state: State<T>,
     pub frozen: bool,
     /// Whether its numbers may differ from those it was made of.
     pub touched: bool,
+}
+
+/// How the latent numbers of a coded leaf stand for its entries.
+#[derive(Clone, Debug)]
+enum Trained<T> {
+    /// One for each kept entry, on the grids of these runs.
+    Grids(Vec<Run<T>>),
+    /// One for each value of the table, and the code of each kept entry.
+    Table(Vec<u8>),
 }
 
 /// Kept entries that share a grid.
@@ -54,14 +67,17 @@ impl<T: Float> LeafParam<T> {
         let dense = leaf.to_vec()?;
         finite(dense.iter().copied().enumerate())?;
         let positions: Option<Vec<usize>> = mask.as_ref().map(|m| m.positions(0..leaf.len()).collect());
-        let runs = match &leaf.coding {
+        let codes = match &leaf.coding {
             Coding::Float(_) => None,
-            Coding::Affine(affine) => Some(runs(affine, leaf, positions.as_deref())?),
+            Coding::Affine(affine) => Some(Trained::Grids(runs(affine, leaf, positions.as_deref())?)),
+            Coding::Codebook(book) => Some(Trained::Table(book.read(0..book.codes().len())?.into_owned())),
         };
-        let latent = match (&positions, &runs) {
-            (None, None) => Vec::new(),
-            (None, Some(_)) => dense.clone(),
-            (Some(positions), _) => positions.iter().map(|i| dense[*i]).collect(),
+        let latent = match (&leaf.coding, &positions, &codes) {
+            // A table that nobody uses is nothing to train.
+            (Coding::Codebook(book), ..) if book.codes().len() > 0 => book.table.clone().into_vec()?,
+            (Coding::Codebook(_), ..) | (_, None, None) => Vec::new(),
+            (_, None, Some(_)) => dense.clone(),
+            (_, Some(positions), _) => positions.iter().map(|i| dense[*i]).collect(),
         };
         Ok(Self {
             form: leaf.clone(),
@@ -73,15 +89,15 @@ impl<T: Float> LeafParam<T> {
             positions,
             dense,
             latent,
-            runs,
+            codes,
         })
     }
 
     fn is_direct(&self) -> bool {
-        self.positions.is_none() && self.runs.is_none()
+        self.positions.is_none() && self.codes.is_none()
     }
 
-    /// The trained numbers: one for each kept entry, in row-major order.
+    /// The trained numbers: one for each kept entry, in row-major order, or those of a table.
     pub fn values(&self) -> &[T] {
         if self.is_direct() { &self.dense } else { &self.latent }
     }
@@ -94,9 +110,25 @@ impl<T: Float> LeafParam<T> {
 
     /// Gradients of the trained numbers since the last step.
     pub fn kept_gradient(&self) -> Vec<T> {
-        match &self.positions {
-            None => self.gradient.clone(),
-            Some(positions) => positions.iter().map(|i| self.gradient[*i]).collect(),
+        let mut gathered = Vec::new();
+        self.gather(&mut gathered);
+        gathered
+    }
+
+    /// The gradients of the trained numbers.
+    fn gather(&self, out: &mut Vec<T>) {
+        out.clear();
+        let place = |j: usize| self.positions.as_ref().map_or(j, |p| p[j]);
+        match (&self.codes, &self.positions) {
+            (Some(Trained::Table(codes)), _) => {
+                let mut sums = vec![0.0; self.latent.len()];
+                for (j, code) in codes.iter().enumerate() {
+                    sums[usize::from(*code)] += self.gradient[place(j)].widen();
+                }
+                out.extend(sums.into_iter().map(T::narrow));
+            }
+            (_, Some(positions)) => out.extend(positions.iter().map(|i| self.gradient[*i])),
+            (_, None) => out.extend_from_slice(&self.gradient),
         }
     }
 
@@ -123,15 +155,14 @@ impl<T: Float> LeafParam<T> {
         if self.frozen {
             return;
         }
-        let gradient = match &self.positions {
-            None => &self.gradient,
-            Some(positions) => {
-                self.gathered.clear();
-                self.gathered.extend(positions.iter().map(|i| self.gradient[*i]));
-                &self.gathered
-            }
-        };
         let direct = self.is_direct();
+        let whole = direct || (self.positions.is_none() && matches!(self.codes, Some(Trained::Grids(_))));
+        if !whole {
+            let mut gathered = std::mem::take(&mut self.gathered);
+            self.gather(&mut gathered);
+            self.gathered = gathered;
+        }
+        let gradient = if whole { &self.gradient } else { &self.gathered };
         let values = if direct { &mut self.dense } else { &mut self.latent };
         optimizer.update(rate, values, gradient, &mut self.state);
         self.gradient.fill(T::zero());
@@ -141,13 +172,19 @@ impl<T: Float> LeafParam<T> {
     /// Brings `dense` up to date.
     fn refresh(&mut self) {
         self.touched = true;
-        let Self { positions, latent, dense, runs, .. } = self;
+        let Self { positions, latent, dense, codes, .. } = self;
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
-        let Some(runs) = runs else {
-            if let Some(positions) = positions {
-                positions.iter().zip(latent.iter()).for_each(|(i, x)| dense[*i] = *x);
+        let runs = match codes {
+            Some(Trained::Grids(runs)) => runs,
+            Some(Trained::Table(codes)) => {
+                return codes.iter().enumerate().for_each(|(j, c)| dense[place(j)] = latent[usize::from(*c)]);
             }
-            return;
+            None => {
+                if let Some(positions) = positions {
+                    positions.iter().zip(latent.iter()).for_each(|(i, x)| dense[*i] = *x);
+                }
+                return;
+            }
         };
         for Run { range, grid } in runs {
             for j in range.clone() {
@@ -169,13 +206,19 @@ impl<T: Float> LeafParam<T> {
             return Ok(());
         }
         let place = |j: usize| self.positions.as_ref().map_or(j, |p| p[j]);
-        let Some(runs) = &self.runs else {
-            let dtype = self.form.float_dtype();
-            let narrow = dtype.bits() < T::DTYPE.bits();
-            let stored = |x: T| if narrow { round_to(dtype, x) } else { x };
-            return finite(self.values().iter().enumerate().map(|(j, x)| (place(j), stored(*x))));
-        };
-        finite(runs.iter().flat_map(|run| run.range.clone()).map(|j| (place(j), self.latent[j])))
+        let dtype = self.form.float_dtype();
+        let narrow = dtype.bits() < T::DTYPE.bits();
+        let stored = |x: T| if narrow { round_to(dtype, x) } else { x };
+        match &self.codes {
+            None => finite(self.values().iter().enumerate().map(|(j, x)| (place(j), stored(*x)))),
+            Some(Trained::Grids(runs)) => {
+                finite(runs.iter().flat_map(|run| run.range.clone()).map(|j| (place(j), self.latent[j])))
+            }
+            // The place of a value is that of the first entry that has it.
+            Some(Trained::Table(codes)) => finite(self.latent.iter().enumerate().map(|(i, x)| {
+                (codes.iter().position(|c| usize::from(*c) == i).map_or(0, place), stored(*x))
+            })),
+        }
     }
 
     /// The leaf with the trained numbers, in the form and the stored precision it had.
@@ -187,8 +230,8 @@ impl<T: Float> LeafParam<T> {
             return Ok(self.form.clone());
         }
         self.check()?;
-        let coding = match (&self.form.coding, &self.runs) {
-            (Coding::Affine(affine), Some(runs)) => {
+        let coding = match (&self.form.coding, &self.codes) {
+            (Coding::Affine(affine), Some(Trained::Grids(runs))) => {
                 // Entries of a run without a grid keep the codes they came with.
                 let mut codes = affine.codes.unpack(0..affine.codes.len())?;
                 for Run { range, grid } in runs {
@@ -198,13 +241,12 @@ impl<T: Float> LeafParam<T> {
                 }
                 Coding::Affine(Affine { codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
             }
-            (coding, _) => {
-                let dtype = match coding {
-                    Coding::Float(values) => values.dtype(),
-                    Coding::Affine(affine) => affine.scale.dtype(),
-                };
-                Coding::Float(Values::rounded(self.values().to_vec(), dtype))
+            (Coding::Codebook(book), _) if self.latent.is_empty() => Coding::Codebook(book.clone()),
+            (Coding::Codebook(book), _) => {
+                let table = Values::rounded(self.latent.clone(), book.table.dtype());
+                Coding::Codebook(book.with_table(table))
             }
+            _ => Coding::Float(Values::rounded(self.values().to_vec(), self.form.float_dtype())),
         };
         Ok(Leaf { coding, ..self.form.clone() })
     }

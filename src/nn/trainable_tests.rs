@@ -353,7 +353,7 @@ fn hostile_scales_train_nothing() {
     let new = after(student);
     let codes = |w: &Weight<f64>| match &w.leaves()[0].coding {
         Coding::Affine(a) => a.codes.unpack(0..30).unwrap(),
-        Coding::Float(_) => panic!("coded"),
+        Coding::Float(_) | Coding::Codebook(_) => panic!("coded"),
     };
     assert_eq!(codes(&new)[..24], codes(&weight)[..24]);
     assert_ne!(codes(&new)[24..], codes(&weight)[24..]);

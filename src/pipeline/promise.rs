@@ -48,8 +48,16 @@ impl Was {
             (lost(was.factored, may.factored, form.factored), "multiplied its factors out"),
             (lost(was.quantized, may.quantized, form.quantized), "dropped its codes"),
             (lost(was.pruned, may.pruned, form.pruned && !fewer), "brought pruned entries back"),
+            (
+                lost(was.codebook.is_some(), may.codebook.is_some(), form.codebook.is_some()),
+                "dropped its codebook",
+            ),
             (gained(was.factored, may.factored, form.factored), "factored it"),
             (gained(was.quantized, may.quantized, form.quantized), "quantized it"),
+            (
+                gained(was.codebook.is_some(), may.codebook.is_some(), form.codebook.is_some()),
+                "gave it a codebook",
+            ),
             (gained(was.pruned, may.pruned, form.pruned), "pruned it"),
             (
                 planned.activations == self.activations && after.activations() != self.activations,

@@ -77,7 +77,11 @@ impl<T: Float> Step for Calibrator<'_, T> {
             return Err(("*".to_owned(), Refusal::NoGraph));
         }
         outline.for_each_selected(&self.select, |weight| {
-            if weight.form.quantized {
+            if weight.form.codebook.is_some() {
+                Err(Refusal::Other(
+                    "its values are in a codebook, which runs on floats, not on integers".into(),
+                ))
+            } else if weight.form.quantized {
                 weight.activations = Activations::Int8Static { low: 0.0, high: 0.0 };
                 Ok(())
             } else {

@@ -1,5 +1,6 @@
 //! [`Decoder`]: the codes of a leaf, in memory and ready to be read row by row.
 
+use super::codebook::kept_range;
 use super::mask::Mask;
 use super::{Affine, Leaf};
 use crate::kernels::products::Decode;
@@ -114,8 +115,7 @@ impl<'a, T: Float> Decoder<'a, T> {
 
     /// The bytes that hold the codes of the flat `range`; none where it lies past the end.
     pub fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
-        let bit = |i: usize| mask.map_or(i, |mask| mask.rank(i.min(mask.len()))) * usize::from(self.bits);
-        self.packed.get(bit(range.start) / 8..bit(range.end) / 8).unwrap_or(&[])
+        pack::bytes_of(self.bits, &self.packed, kept_range(&range, mask))
     }
 
     fn decode<R>(
@@ -126,7 +126,6 @@ impl<'a, T: Float> Decoder<'a, T> {
         put: impl Fn(T, u8, &[u8], &mut [R]),
     ) {
         let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
-        let bits = usize::from(self.bits);
         let mut unpacked = [0; CHUNK];
         let (mut at, mut code) = (range.start, rank(range.start));
         let first = code;
@@ -137,11 +136,10 @@ impl<'a, T: Float> Decoder<'a, T> {
             let last = rank(end);
             while code < last {
                 let n = CHUNK.min(last - code);
-                let packed = &self.packed[code * bits / 8..((code + n) * bits).div_ceil(8)];
-                let codes = if bits == 8 {
-                    packed
+                let codes = if self.bits == 8 {
+                    &self.packed[code..code + n]
                 } else {
-                    pack::unpack(self.bits, packed, code * bits % 8, &mut unpacked[..n]);
+                    pack::unpack_from(self.bits, &self.packed, code, &mut unpacked[..n]);
                     &unpacked[..n]
                 };
                 put(scale, zero, codes, &mut out[code - first..][..n]);

@@ -150,8 +150,16 @@ impl<T: Float> Leaf<T> {
         group: usize,
         how: Activations,
     ) -> Result<Vec<T>, Fault> {
-        if !self.is_coded() {
-            return Err(Fault::Form("its values are floats: quantize it before running it on integers"));
+        match &self.coding {
+            Coding::Affine(_) => {}
+            Coding::Float(_) => {
+                return Err(Fault::Form("its values are floats: quantize it before running it on integers"));
+            }
+            Coding::Codebook(_) => {
+                return Err(Fault::Form(
+                    "its values are in a codebook, which runs on floats, not on integers",
+                ));
+            }
         }
         // Compressed as it is; no more than handles where it is in memory already.
         let leaf = self.load()?;

@@ -1,6 +1,7 @@
 //! [`Leaf`]: one matrix of a weight: its support (which entries are kept) and their coding.
 
 use super::affine::Affine;
+use super::codebook::{Codebook, NO_ZEROS};
 use super::codes::{Codes, Packer};
 use super::mask::Mask;
 use super::storage::StoredMask;
@@ -41,6 +42,7 @@ pub(crate) enum Support {
 pub(crate) enum Coding<T: Float> {
     Float(Values<T>),
     Affine(Affine<T>),
+    Codebook(Codebook<T>),
 }
 
 /// A run of entries of a leaf, as [`Leaf::map_blocks`] hands it out.
@@ -146,14 +148,16 @@ impl<T: Float> Leaf<T> {
         match &self.coding {
             Coding::Float(_) => None,
             Coding::Affine(affine) => Some(affine.bits()),
+            Coding::Codebook(book) => Some(book.bits()),
         }
     }
 
-    /// Precision in which floats of this leaf are stored: its values, or the scales of its codes.
+    /// Precision in which floats of this leaf are stored: its values, or the scales or the table of its codes.
     pub fn float_dtype(&self) -> DType {
         match &self.coding {
             Coding::Float(values) => values.dtype(),
             Coding::Affine(affine) => affine.scale.dtype(),
+            Coding::Codebook(book) => book.table.dtype(),
         }
     }
 
@@ -185,6 +189,7 @@ impl<T: Float> Leaf<T> {
                 let block = affine.granularity.block(self.rows, self.cols);
                 Ok(affine.decode_integers(range, block, None)?.into_iter().map(|code| code != 0).collect())
             }
+            Coding::Codebook(_) => Err(NO_ZEROS),
         }
     }
 
@@ -199,6 +204,7 @@ impl<T: Float> Leaf<T> {
                 let block = affine.granularity.block(self.rows, self.cols);
                 affine.decode(range, block, mask).map(Cow::Owned)
             }
+            Coding::Codebook(book) => book.decode(range, mask).map(Cow::Owned),
         }
     }
 
@@ -285,11 +291,17 @@ impl<T: Float> Leaf<T> {
         }
         let mut out = memory::reserve(self.len())
             .map_err(|_| Fault::Form("the dense tensor does not fit in memory"))?;
-        if let (Support::All, Coding::Affine(affine)) = (&self.support, &self.coding) {
-            let block = affine.granularity.block(self.rows, self.cols);
-            let pieces = self.ranges(1).map(|range| (range.len(), range));
-            out = memory::fill(out, pieces, |range, slot| affine.decode_to(range, block, None, slot))?.0;
-            return Ok(out);
+        let pieces = self.ranges(1).map(|range| (range.len(), range));
+        match (&self.support, &self.coding) {
+            (Support::All, Coding::Affine(affine)) => {
+                let block = affine.granularity.block(self.rows, self.cols);
+                out = memory::fill(out, pieces, |range, slot| affine.decode_to(range, block, None, slot))?.0;
+                return Ok(out);
+            }
+            (Support::All, Coding::Codebook(book)) => {
+                return Ok(memory::fill(out, pieces, |range, slot| book.decode_to(range, None, slot))?.0);
+            }
+            _ => {}
         }
         self.for_each_row(|_, row| {
             out.extend_from_slice(row);
@@ -364,6 +376,8 @@ impl<T: Float> Leaf<T> {
                 affine.stored_bytes() - affine.codes.stored_bytes()
                     + Codes::packed_bytes(affine.bits(), self.len()).unwrap_or(usize::MAX)
             }
+            // Zero stays outside the table.
+            Coding::Codebook(_) => usize::MAX,
         }
     }
 
@@ -404,6 +418,7 @@ impl<T: Float> Leaf<T> {
                 }
                 Ok(Coding::Affine(Affine { codes: packer.finish(), ..affine.clone() }))
             }
+            Coding::Codebook(_) => Err(NO_ZEROS),
         }
     }
 
@@ -416,6 +431,7 @@ impl<T: Float> Leaf<T> {
         mask + match &self.coding {
             Coding::Float(values) => values.resident_bytes(),
             Coding::Affine(affine) => affine.resident_bytes(),
+            Coding::Codebook(book) => book.resident_bytes(),
         }
     }
 
@@ -433,6 +449,7 @@ impl<T: Float> Leaf<T> {
         let coding = match &self.coding {
             Coding::Float(values) => Coding::Float(values.load()?),
             Coding::Affine(affine) => Coding::Affine(affine.load()?),
+            Coding::Codebook(book) => Coding::Codebook(book.load()?),
         };
         let coding = match (&self.support, &mask) {
             (Support::Zeros(_), Some(mask)) => {
@@ -450,6 +467,7 @@ impl<T: Float> Coding<T> {
         match self {
             Self::Float(values) => values.stored_bytes(),
             Self::Affine(affine) => affine.stored_bytes(),
+            Self::Codebook(book) => book.stored_bytes(),
         }
     }
 }

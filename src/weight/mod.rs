@@ -6,6 +6,7 @@
 
 mod affine;
 mod bytes;
+mod codebook;
 mod codes;
 mod decoder;
 mod grid;
@@ -26,6 +27,7 @@ pub use leaf::Leaf;
 
 pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};
+pub(crate) use codebook::Codebook;
 pub(crate) use codes::{Codes, Packer};
 pub(crate) use grid::Grid;
 pub(crate) use leaf::{Block, Coding, Support};
@@ -67,7 +69,8 @@ pub(crate) enum Node<T: Float> {
 }
 
 /// What has been done to a weight, in one look. As text, always in this order: "dense", or
-/// "factored+pruned+quantized" without what has not been done.
+/// "factored+pruned+quantized" without what has not been done. A weight with a codebook says its length:
+/// "pruned+codebook 16".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Form {
@@ -75,14 +78,17 @@ pub struct Form {
     pub pruned: bool,
     /// Entries are held as codes.
     pub quantized: bool,
+    /// Some of these codes are places in a table of shared values; length of the longest such table.
+    pub codebook: Option<usize>,
     /// The weight is held as a product (or a sum with one).
     pub factored: bool,
 }
 
 impl std::fmt::Display for Form {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let coded = self.codebook.map_or("quantized".to_owned(), |values| format!("codebook {values}"));
         let words: Vec<&str> =
-            [(self.factored, "factored"), (self.pruned, "pruned"), (self.quantized, "quantized")]
+            [(self.factored, "factored"), (self.pruned, "pruned"), (self.quantized, &*coded)]
                 .into_iter()
                 .filter_map(|(on, word)| on.then_some(word))
                 .collect();
@@ -160,6 +166,7 @@ impl<T: Float> Weight<T> {
         Form {
             pruned: leaves.iter().any(|l| l.is_pruned()),
             quantized: leaves.iter().any(|l| l.is_coded()),
+            codebook: leaves.iter().filter_map(|l| l.codebook()).max(),
             factored: !matches!(self.node, Node::Leaf(_)),
         }
     }

@@ -5,6 +5,7 @@
 //! | `NAME` | a dense float tensor, under its own name and shape |
 //! | `NAME.values` | floats of the kept entries |
 //! | `NAME.codes` | codes of the kept entries, packed at their true width |
+//! | `NAME.codebook` | the values that codes are places in; a code has the fewest bits (at least 1) that tell them apart |
 //! | `NAME.scale` | a scale for each block |
 //! | `NAME.zero_point` | a code for each block, packed; absent where all are the middle code |
 //! | `NAME.mask`, `.pattern`, `.indices` + `.row_offsets` | the mask: see `storage` |
@@ -13,7 +14,8 @@
 
 use super::storage::{MaskForm, MaskPart, StoredMask};
 use super::{
-    Activations, Affine, Bytes, Codes, Coding, Granularity, Leaf, Node, Support, Values, Weight, fold, stride,
+    Activations, Affine, Bytes, Codebook, Codes, Coding, Granularity, Leaf, Node, Support, Values, Weight,
+    fold, stride,
 };
 use crate::{DType, Fault, Float};
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,7 @@ pub(crate) struct LeafForm {
 pub(crate) enum CodingForm {
     Float(DType),
     Affine { bits: u8, granularity: Granularity, scale: DType, symmetric: bool },
+    Codebook { values: usize, table: DType },
 }
 
 fn is_default(activations: &Activations) -> bool {
@@ -248,6 +251,13 @@ fn push_coding<T: Float>(
                 symmetric: affine.zero.is_none(),
             }
         }
+        Coding::Codebook(book) => {
+            let table = book.table.clone();
+            let form = CodingForm::Codebook { values: table.len(), table: table.dtype() };
+            parts.push(Part::values(format!("{name}.codebook"), vec![table.len()], table));
+            parts.push(Part::codes(format!("{name}.codes"), book.codes()));
+            form
+        }
     }
 }
 
@@ -377,6 +387,26 @@ fn build_leaf<T: Float>(
             };
             let codes = codes(&format!("{name}.codes"), coded, find)?;
             Coding::Affine(Affine { granularity, scale, zero, codes })
+        }
+        CodingForm::Codebook { values, table } => {
+            if matches!(support, Support::Zeros(_)) {
+                return Err(bad(name, "a codebook does not hold pruned entries as zeros"));
+            }
+            if !(1..=Codebook::<T>::MOST).contains(&values) {
+                return Err(bad(name, "its codebook is not of 1 to 256 values"));
+            }
+            let bytes = bytes_of(values, float(table)?)?;
+            let part = format!("{name}.codebook");
+            let table = Values::raw(table, find(&part, PartKind::Numbers, table, bytes)?);
+            // A few numbers, and all that the codes can mean, so that they are looked at now.
+            if !table.is_finite().map_err(|fault| crate::Error::weight(name, fault))? {
+                return Err(bad(name, "its codebook holds a value that is NaN or infinite"));
+            }
+            let bits = Codebook::<T>::bits_for(values);
+            let bytes = Codes::packed_bytes(bits, coded).ok_or_else(too_large)?;
+            let part = format!("{name}.codes");
+            let codes = find(&part, PartKind::Codes { bits, len: coded }, DType::U8, bytes)?;
+            Coding::Codebook(Codebook::new(table, Codes::from_packed(bits, coded, codes)))
         }
     };
     Ok(Leaf { rows, cols, support, coding })

@@ -7,6 +7,7 @@
 //! A sum of `k` products of floats is within `(k + 4) * eps * sum |w x|` of the exact one, `eps` half the
 //! distance from 1 to the next number.
 
+use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
@@ -160,6 +161,7 @@ impl<T: Float> Leaf<T> {
 enum Kept<'a, T: Float> {
     Values(Cow<'a, [T]>),
     Codes(Decoder<'a, T>),
+    Shared(Box<Lookup<'a, T>>),
 }
 
 impl<'a, T: Float> Kept<'a, T> {
@@ -167,44 +169,47 @@ impl<'a, T: Float> Kept<'a, T> {
         Ok(match &leaf.coding {
             Coding::Float(values) => Self::Values(values.read(0..values.len())?),
             Coding::Affine(affine) => Self::Codes(Decoder::new(leaf, affine)?),
+            Coding::Codebook(book) => Self::Shared(Box::new(Lookup::new(book)?)),
         })
     }
 
     /// The kept numbers of the flat `range`, which lies in one row, and maybe more; `buffer` is room for them.
     fn read<'b>(&'b self, range: Range<usize>, mask: &Mask, buffer: &'b mut Vec<T>) -> &'b [T] {
-        let kept = mask.rank(range.start)..mask.rank(range.end);
+        let kept = kept_range(&range, Some(mask));
+        if let Self::Values(values) = self {
+            return &values[kept.start..];
+        }
+        // More than a kernel looks at.
+        buffer.resize(kept.len() + WORD, T::zero());
+        self.values(range, Some(mask), &mut buffer[..kept.len()]);
+        buffer
+    }
+
+    /// The kept numbers of the flat `range`, which lies in one row.
+    fn values(&self, range: Range<usize>, mask: Option<&Mask>, to: &mut [T]) {
         match self {
-            Self::Values(values) => &values[kept.start..],
-            Self::Codes(decoder) => {
-                // More than a kernel looks at.
-                buffer.resize(kept.len() + WORD, T::zero());
-                decoder.values(range, Some(mask), &mut buffer[..kept.len()]);
-                buffer
-            }
+            Self::Values(values) => to.copy_from_slice(&values[kept_range(&range, mask)]),
+            Self::Codes(decoder) => decoder.values(range, mask, to),
+            Self::Shared(book) => book.values(range, mask, to),
         }
     }
 
     /// All entries of the flat `range`, which lies in one row: pruned ones are zeros.
     fn spread(&self, range: Range<usize>, mask: Option<&Mask>, to: &mut [T]) {
-        match (self, mask) {
-            (Self::Values(values), None) => to.copy_from_slice(&values[range]),
-            (Self::Codes(decoder), None) => decoder.values(range, None, to),
-            (kept, Some(mask)) => {
-                let mut buffer = Vec::new();
-                let bits = Bits { words: mask.words(0..mask.len()), start: range.start, cols: to.len() };
-                T::expand(bits, kept.read(range, mask, &mut buffer), to);
-            }
-        }
+        let Some(mask) = mask else { return self.values(range, None, to) };
+        let mut buffer = Vec::new();
+        let bits = Bits { words: mask.words(0..mask.len()), start: range.start, cols: to.len() };
+        T::expand(bits, self.read(range, mask, &mut buffer), to);
     }
 
     /// The bytes that hold the kept numbers of the flat `range`; none where it lies past the end.
     fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
         match self {
             Self::Values(values) => {
-                let rank = |i: usize| mask.map_or(i, |mask| mask.rank(i.min(mask.len())));
-                bytemuck::cast_slice(values.get(rank(range.start)..rank(range.end)).unwrap_or(&[]))
+                bytemuck::cast_slice(values.get(kept_range(&range, mask)).unwrap_or(&[]))
             }
             Self::Codes(decoder) => decoder.bytes(range, mask),
+            Self::Shared(book) => book.bytes(range, mask),
         }
     }
 
@@ -365,17 +370,17 @@ fn side_by_side<T: Float, const L: usize>(
                 rows.push((end..end + found, mask.rank(row * k + first)));
                 end += found;
             }
-            if let Kept::Codes(decoder) = kept {
+            if !matches!(kept, Kept::Values(_)) {
                 buffer.resize(end, T::zero());
                 for (row, (range, _)) in (i * height..).zip(&rows) {
-                    decoder.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
+                    kept.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
                 }
             }
             for (side, x) in sides.iter().enumerate() {
                 for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
                     let values = match kept {
                         Kept::Values(values) => &values[*start..][..range.len()],
-                        Kept::Codes(_) => &buffer[range.clone()],
+                        _ => &buffer[range.clone()],
                     };
                     let out = &mut out[side * L..n.min((side + 1) * L)];
                     T::add_products::<L>(&places[range.clone()], values, (x, first), out);

@@ -5,7 +5,8 @@
 //! memory; else they are written to new memory, of which only what is kept is touched.
 
 use super::affine::Affine;
-use super::codes::Packer;
+use super::codebook::NO_ZEROS;
+use super::codes::{Codes, Packer};
 use super::leaf::{BLOCK, Block, Coding, Leaf, Support, run_length};
 use super::mask::Mask;
 use super::values::Values;
@@ -103,7 +104,19 @@ impl<T: Float> Leaf<T> {
                 }
             }),
             Coding::Affine(affine) => {
-                Coding::Affine(coded(affine, rows, cols, old, runs.collect(), align, choose)?)
+                let block = affine.granularity.block(rows, cols);
+                let decode = |range| affine.decode(range, block, old);
+                match coded(&affine.codes, decode, old, runs.collect(), align, choose)? {
+                    Some(codes) => Coding::Affine(Affine { codes, ..affine }),
+                    None => Coding::Affine(affine),
+                }
+            }
+            Coding::Codebook(book) => {
+                let decode = |range| book.decode(range, old);
+                match coded(book.codes(), decode, old, runs.collect(), align, choose)? {
+                    Some(codes) => Coding::Codebook(book.with_codes(codes)),
+                    None => Coding::Codebook(book),
+                }
             }
         };
         let new = Mask::new(words, rows * cols);
@@ -144,6 +157,7 @@ impl<T: Float> Coding<T> {
                 }
                 Ok(Self::Affine(Affine { codes: packer.finish(), ..affine }))
             }
+            Self::Codebook(_) => Err(NO_ZEROS),
         }
     }
 }
@@ -247,21 +261,19 @@ fn copied<'a, T: Float>(
     })
 }
 
-/// The chosen ones of codes.
+/// The chosen ones of codes that `decode` reads by flat positions; `None` where all are chosen.
 fn coded<T: Float>(
-    affine: Affine<T>,
-    rows: usize,
-    cols: usize,
+    all: &Codes,
+    decode: impl Fn(Range<usize>) -> Result<Vec<T>, Fault> + Sync,
     old: Option<&Mask>,
     runs: Vec<Run<'_>>,
     align: usize,
     choose: &impl Choose<T>,
-) -> Result<Affine<T>, Fault> {
-    let block = affine.granularity.block(rows, cols);
+) -> Result<Option<Codes>, Fault> {
     let parts = parallel::try_map_vec(runs, |run| {
         let own = rank(old, run.range.start)..rank(old, run.range.end);
-        let values = affine.decode(run.range.clone(), block, old)?;
-        let codes = affine.codes.unpack(own)?;
+        let values = decode(run.range.clone())?;
+        let codes = all.unpack(own)?;
         let mut kept = Vec::new();
         let mut at = 0;
         each_strip(run, old, align, |range, n, bits| {
@@ -273,12 +285,12 @@ fn coded<T: Float>(
         })?;
         Ok::<_, Fault>(kept)
     })?;
-    if parts.iter().map(Vec::len).sum::<usize>() == affine.codes.len() {
-        return Ok(affine);
+    if parts.iter().map(Vec::len).sum::<usize>() == all.len() {
+        return Ok(None);
     }
-    let mut packer = Packer::new(affine.bits());
+    let mut packer = Packer::new(all.bits());
     parts.iter().for_each(|part| packer.extend(part));
-    Ok(Affine { codes: packer.finish(), ..affine })
+    Ok(Some(packer.finish()))
 }
 
 /// The codes whose bits are set.

@@ -100,6 +100,16 @@ impl<T: Float> Values<T> {
         }
     }
 
+    /// Whether none of the values, as they are stored, is NaN or infinite.
+    pub fn is_finite(&self) -> Result<bool, Fault> {
+        match self {
+            Self::Owned { data, .. } => Ok(data.iter().all(|x| x.is_finite())),
+            Self::Raw { bytes, dtype } => {
+                Ok(decode::<f64>(bytes, *dtype, 0..self.len())?.iter().all(|x| x.is_finite()))
+            }
+        }
+    }
+
     /// All values, moved out where nobody else holds them.
     pub fn into_vec(self) -> Result<Vec<T>, Fault> {
         match self {

@@ -59,6 +59,10 @@ def leaf(get, name, form, shape):
     places = np.flatnonzero(mask) if mask is not None else np.arange(rows * cols)
     if "float" in form:
         values = get(name).reshape(-1) if mask is None else get(f"{name}.values")[: len(places)]
+    elif "codebook" in form:
+        count = form["codebook"]["values"]
+        bits = max(1, (count - 1).bit_length())
+        values = get(f"{name}.codebook")[:count][unpack(get(f"{name}.codes"), bits, len(places))]
     else:
         affine = form["affine"]
         bits, granularity = affine["bits"], affine["granularity"]

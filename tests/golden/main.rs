@@ -2,6 +2,7 @@
 //! data. `README.md` says how to make the data again.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod codebook;
 mod integer;
 mod layers;
 #[cfg(feature = "faer")]

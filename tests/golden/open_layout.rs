@@ -2,7 +2,8 @@
 
 use crate::support::{Arrays, dense, model_of};
 use bantam::{
-    Activations, AffineQuantizer, Kind, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor,
+    Activations, AffineQuantizer, CodebookQuantizer, Kind, LowRankFactorizer, MagnitudePruner, Model,
+    Pipeline, Tensor,
 };
 use std::path::Path;
 
@@ -40,6 +41,8 @@ fn model() -> Model {
         ("pruned_coded", Kind::Linear, matrix(15)),
         ("csr_coded", Kind::Linear, numbers(&[4, 256], 16)),
         ("kernel_coded", Kind::Conv, numbers(&[4, 8, 3, 3], 17)),
+        ("codebook5", Kind::Linear, matrix(21)),
+        ("codebook_pruned", Kind::Linear, matrix(22)),
         ("bias", Kind::Bias, numbers(&[13], 18)),
     ]);
     let bits = AffineQuantizer::bits;
@@ -48,7 +51,7 @@ fn model() -> Model {
         .factorize(LowRankFactorizer::rank(3).only("product"))
         .factorize(LowRankFactorizer::rank(4).only("product_coded"))
         .factorize(LowRankFactorizer::rank(4).residual(bits(3).group(8)).only("sum"))
-        .prune(prune(0.6).only("bitmask").only("pruned_coded"))
+        .prune(prune(0.6).only("bitmask").only("pruned_coded").only("codebook_pruned"))
         .prune(prune(0.97).only("csr*"))
         .prune(MagnitudePruner::n_of_m(2, 4).only("pattern").only("kernel").only("kernel_coded"))
         .prune(MagnitudePruner::n_of_m(3, 8).only("pattern8"))
@@ -59,6 +62,8 @@ fn model() -> Model {
         .quantize(bits(1).only("one_bit"))
         .quantize(bits(5).only("product_coded"))
         .quantize(bits(6).asymmetric().group(8).only("pruned_coded"))
+        .codebook(CodebookQuantizer::values(5).only("codebook5"))
+        .codebook(CodebookQuantizer::bits(4).optimal().only("codebook_pruned"))
         .quantize(bits(7).per_channel().only("csr_coded").only("kernel_coded"))
         .run(dense)
         .unwrap()
@@ -92,6 +97,10 @@ fn a_file_for_python_holds_every_form() {
         "pruned_coded.mask",
         "csr_coded.indices",
         "kernel_coded.pattern",
+        "codebook5.codebook",
+        "codebook5.codes",
+        "codebook_pruned.codebook",
+        "codebook_pruned.mask",
         "bias",
     ] {
         assert!(file.tensor(part).is_ok(), "{part} is not among {:?}", file.names());

@@ -4,7 +4,8 @@ use crate::common::Random;
 use crate::using::{open, open_path};
 use bantam::nn::Graph;
 use bantam::{
-    Activations, AffineQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Tensor,
+    Activations, AffineQuantizer, CodebookQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model,
+    Pipeline, Tensor,
 };
 use proptest::prelude::*;
 
@@ -13,7 +14,8 @@ fn tensor(m: usize, n: usize) -> Tensor<f32> {
     Tensor::new(&[m, n], (0..m * n).map(|_| random.unit() as f32).collect()).unwrap()
 }
 
-/// A network with a bit of everything: N:M, CSR, bitmask, zeros, groups, zero points, a sum, carried tensors.
+/// A network with a bit of everything: N:M, CSR, bitmask, zeros, groups, zero points, a codebook, a sum, carried
+/// tensors.
 pub fn everything() -> Model {
     let mut model = Model::from_tensors([
         ("fc1.weight", tensor(16, 16)),
@@ -43,6 +45,8 @@ pub fn everything() -> Model {
         .prune(MagnitudePruner::n_of_m(2, 4).only("fc1.weight"))
         .prune(MagnitudePruner::sparsity(0.95).only("fc3.weight"))
         .prune(MagnitudePruner::sparsity(0.05).only("fc4.weight"))
+        // Some codes lie beyond its five values.
+        .codebook(CodebookQuantizer::values(5).only("fc3.weight"))
         .quantize(AffineQuantizer::bits(5).asymmetric().activations(Activations::Int8).only("fc1.weight"))
         .run(model)
         .unwrap()

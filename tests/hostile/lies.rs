@@ -405,3 +405,53 @@ fn weights_without_entries_set_no_sizes() {
     assert!(bytes.len() < 500);
     refused(&bytes, "`a`: a weight of a network needs an entry");
 }
+
+#[test]
+fn codebooks_that_lie() {
+    let book = |values: &str, table: &str| {
+        format!(r#"{{"shape":[2,4],"leaf":{{"codebook":{{"values":{values},"table":"{table}"}}}}}}"#)
+    };
+    let codes = |bytes: &[u8]| array("w.codes", "U8", &[bytes.len()], bytes.to_vec());
+    let table = |values: &[f32]| f32s("w.codebook", &[values.len()], values);
+    let three = |bytes: &[u8]| weight(&book("3", "F32"), &[table(&[-1.0, 0.5, 2.0]), codes(bytes)]);
+    // Two bits for three values: 3 is a code that stands for nothing.
+    assert!(open(&three(&[0b10_01_00_10, 0])));
+    broken(&three(&[0b11_01_00_10, 0]), "beyond its codebook");
+    broken(&three(&[0, 0b11_00_00_00]), "beyond its codebook");
+    // Neither is a product with it, nor what is made of it.
+    let model = Model::from_bytes(three(&[0, 0b11_00_00_00])).unwrap();
+    let bad = model.weight("w").unwrap();
+    let x = bantam::Tensor::new(&[1, 4], vec![1.0; 4]).unwrap();
+    assert!(bad.matmul(&x).unwrap_err().to_string().contains("beyond its codebook"));
+    assert!(bantam::Pipeline::new().prune(0.1).run(&model).is_err());
+    // Of four values, every code stands for one.
+    let four = [table(&[1.0, 2.0, 3.0, 4.0]), codes(&[255, 255])];
+    assert!(open(&weight(&book("4", "F32"), &four)));
+    for x in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let arrays = [table(&[1.0, x, 3.0, 4.0]), codes(&[0, 0])];
+        refused(&weight(&book("4", "F32"), &arrays), "NaN or infinite");
+    }
+    for values in ["0", "257", "18446744073709551615"] {
+        refused(&weight(&book(values, "F32"), &four), "1 to 256 values");
+    }
+    error(&weight(&book("-1", "F32"), &four));
+    refused(&weight(&book("4", "U8"), &[bytes_of("w.codebook", 4), codes(&[0, 0])]), "not floats");
+    // Another length than declared, of either part, and a type that is another.
+    error(&weight(&book("5", "F32"), &four));
+    error(&weight(&book("2", "F32"), &four));
+    error(&weight(&book("4", "F16"), &four));
+    error(&weight(&book("4", "F32"), &[table(&[1.0; 4]), codes(&[0])]));
+    error(&weight(&book("4", "F32"), &[table(&[1.0; 4])]));
+    error(&weight(&book("4", "F32"), &[codes(&[0, 0])]));
+    // One value still takes a bit; 256 take eight.
+    assert!(open(&weight(&book("1", "F32"), &[table(&[7.0, 0.0]), codes(&[0])])));
+    broken(&weight(&book("1", "F32"), &[table(&[7.0, 0.0]), codes(&[1])]), "beyond its codebook");
+    assert!(open(&weight(&book("256", "F32"), &[table(&[0.25; 256]), codes(&[255; 8])])));
+    // Zeros have no code.
+    let zeros =
+        r#"{"shape":[2,4],"leaf":{"mask":{"zeros":{"kept":3}},"codebook":{"values":4,"table":"F32"}}}"#;
+    refused(&weight(zeros, &four), "zeros");
+    // A small file asks for many codes.
+    let wide = r#"{"shape":[1,1000000000000],"leaf":{"codebook":{"values":4,"table":"F32"}}}"#;
+    error(&weight(wide, &four));
+}

@@ -2,7 +2,8 @@
 
 use crate::common::Random;
 use bantam::{
-    AffineQuantizer, Compressor, Float, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Range, Tensor,
+    AffineQuantizer, CodebookInit, CodebookQuantizer, Compressor, Float, LowRankFactorizer, MagnitudePruner,
+    Model, Pipeline, Range, Tensor,
 };
 use proptest::prelude::*;
 
@@ -102,6 +103,7 @@ pub fn any_case() -> impl Strategy<Value = Case> {
 pub enum AnyStep {
     Prune(MagnitudePruner),
     Quantize(AffineQuantizer),
+    Codebook(CodebookQuantizer),
     Factorize(LowRankFactorizer),
 }
 
@@ -113,6 +115,7 @@ impl AnyStep {
         match self.clone() {
             Self::Prune(step) => to.prune(step),
             Self::Quantize(step) => to.quantize(step),
+            Self::Codebook(step) => to.codebook(step),
             Self::Factorize(step) => to.factorize(step),
         }
     }
@@ -163,6 +166,28 @@ pub fn quantizer() -> impl Strategy<Value = AffineQuantizer> {
     })
 }
 
+pub fn codebook() -> impl Strategy<Value = CodebookQuantizer> {
+    let size = prop_oneof![
+        (1_u8..=8).prop_map(CodebookQuantizer::bits),
+        prop_oneof![2_usize..20, 2_usize..=256].prop_map(CodebookQuantizer::values),
+    ];
+    let init = prop_oneof![
+        Just(CodebookInit::Linear),
+        Just(CodebookInit::Density),
+        any::<u64>().prop_map(|seed| CodebookInit::PlusPlus { seed }),
+    ];
+    let iterations = prop_oneof![Just(0_usize), 1_usize..5, Just(300)];
+    // The optimum of large weights takes a while.
+    (size, init, iterations, prop::bool::weighted(0.1)).prop_map(|(step, init, n, optimal)| {
+        let step = step.init(init).iterations(n);
+        if optimal { step.optimal() } else { step }
+    })
+}
+
+pub fn coder() -> impl Strategy<Value = AnyStep> {
+    prop_oneof![2 => quantizer().prop_map(AnyStep::Quantize), 1 => codebook().prop_map(AnyStep::Codebook)]
+}
+
 pub fn factorizer() -> impl Strategy<Value = AnyStep> {
     let amount = prop_oneof![
         (1_usize..12).prop_map(LowRankFactorizer::rank),
@@ -176,7 +201,7 @@ pub fn factorizer() -> impl Strategy<Value = AnyStep> {
 }
 
 pub fn any_step() -> impl Strategy<Value = AnyStep> {
-    prop_oneof![pruner().prop_map(AnyStep::Prune), quantizer().prop_map(AnyStep::Quantize), factorizer()]
+    prop_oneof![pruner().prop_map(AnyStep::Prune), coder(), factorizer()]
 }
 
 /// Steps in any order, legal or not.
@@ -184,7 +209,7 @@ pub fn steps() -> impl Strategy<Value = Vec<AnyStep>> {
     let legal = (
         prop::option::weighted(0.5, factorizer()),
         prop::collection::vec(pruner().prop_map(AnyStep::Prune), 0..2),
-        prop::option::of(quantizer().prop_map(AnyStep::Quantize)),
+        prop::option::of(coder()),
         prop::collection::vec(pruner().prop_map(AnyStep::Prune), 0..2),
     )
         .prop_map(|(f, a, q, b)| f.into_iter().chain(a).chain(q).chain(b).collect());
@@ -209,14 +234,17 @@ pub fn pruned<T: Float>(model: &Model<T>) -> Vec<Vec<usize>> {
     model.weights().map(|(_, w)| w.leaves().iter().map(|l| l.len() - l.kept()).collect()).collect()
 }
 
-/// Whether the refusal is one that awkward settings deserve: a group or pattern that does not divide.
+/// Whether the refusal is one that awkward settings deserve: a group or pattern that does not divide, a codebook
+/// for fewer entries.
 pub fn does_not_fit(error: &bantam::Error) -> bool {
     use bantam::{Error, Fault, Refusal};
-    matches!(error, Error::Plan { why: Refusal::DoesNotDivide { .. }, .. })
-        || matches!(
-            error,
-            Error::Weight { fault: Fault::Form(_) | Fault::Refused(Refusal::DoesNotDivide { .. }), .. }
-        )
+    match error {
+        Error::Plan { why, .. } | Error::Weight { fault: Fault::Refused(why), .. } => {
+            matches!(why, Refusal::DoesNotDivide { .. } | Refusal::CodebookTooLarge { .. })
+        }
+        Error::Weight { fault: Fault::Form(_), .. } => true,
+        _ => false,
+    }
 }
 
 /// What a run of awkward settings gave, if they fit; any other error fails the test.

@@ -4,6 +4,7 @@
 //! itself, and statement 9 across instruction sets with the kernels.
 
 mod cases;
+mod codebook;
 #[path = "../common/mod.rs"]
 mod common;
 mod files;

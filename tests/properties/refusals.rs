@@ -2,8 +2,8 @@
 
 use crate::cases::*;
 use bantam::{
-    AffineQuantizer, Compressor, Error, Fault, Float, LeftAlone, Log, LowRankFactorizer, MagnitudePruner,
-    Model, Pipeline, Refusal, Result, Step, Tensor, Weight,
+    AffineQuantizer, CodebookQuantizer, Compressor, Error, Fault, Float, LeftAlone, Log, LowRankFactorizer,
+    MagnitudePruner, Model, Pipeline, Refusal, Result, Step, Tensor, Weight,
 };
 use proptest::prelude::*;
 
@@ -13,8 +13,8 @@ fn illegal(steps: &[AnyStep], case: &Case) -> Option<usize> {
     for (i, step) in steps.iter().enumerate() {
         match step {
             AnyStep::Prune(_) => pruned = true,
-            AnyStep::Quantize(_) if coded && !factored => return Some(i),
-            AnyStep::Quantize(_) => coded = true,
+            AnyStep::Quantize(_) | AnyStep::Codebook(_) if coded && !factored => return Some(i),
+            AnyStep::Quantize(_) | AnyStep::Codebook(_) => coded = true,
             AnyStep::Factorize(..) if factored || coded || pruned => return Some(i),
             AnyStep::Factorize(..) => {
                 // What the dry run says of a single step: it is factored unless it breaks even.
@@ -99,6 +99,7 @@ proptest! {
                 let takes = before.entries().any(|(info, _)| *info.name == *row.name && info.kind.is_compressible());
                 match step {
                     AnyStep::Quantize(_) if takes => prop_assert!(row.form.contains("quantized"), "{}", one.report),
+                    AnyStep::Codebook(_) if takes => prop_assert!(row.form.contains("codebook"), "{}", one.report),
                     AnyStep::Factorize(..) if takes => prop_assert!(row.form.contains("factored"), "{}", one.report),
                     _ => {}
                 }
@@ -116,15 +117,15 @@ proptest! {
         let result = pipeline::<f32>(&steps).run(tensor);
         let refused = |e: &Error| match e {
             Error::Plan { index, step, weight, why: Refusal::TooLate { .. } | Refusal::Already(_) } => {
-                assert!(["quantize", "factorize"].contains(&&**step));
+                assert!(["quantize", "codebook", "factorize"].contains(&&**step));
                 assert_eq!(weight, "weight");
                 assert!(e.to_string().contains(&format!("step {}", index + 1)), "{e}");
                 Some(*index)
             }
             _ => None,
         };
-        let divides = !matches!(&result, Err(Error::Plan { why: Refusal::DoesNotDivide { .. }, .. }));
-        if divides {
+        let fits = !result.as_ref().is_err_and(does_not_fit);
+        if fits {
             prop_assert_eq!(result.as_ref().err().and_then(refused), illegal(&steps, &case), "{:?}", result);
         }
     }
@@ -155,6 +156,9 @@ fn statement_12_the_error_names_the_order_to_use() {
         "step 2 (factorize) on `weight`: the weight is already pruned, which factorize would undo; put factorize before that"
     );
     assert!(text(Pipeline::new().quantize(8).factorize(2_usize)).contains("already quantized"));
+    assert!(text(Pipeline::new().codebook(16).factorize(2_usize)).contains("already quantized"));
+    assert!(text(Pipeline::new().codebook(16).quantize(8)).contains("step 2 (quantize) on `weight`"));
+    assert!(text(Pipeline::new().quantize(8).codebook(16)).contains("step 2 (codebook) on `weight`"));
     assert!(text(Pipeline::new().quantize(8).quantize(4)).contains("step 2 (quantize) on `weight`"));
     assert!(text(Pipeline::new().factorize(2_usize).factorize(2_usize)).contains("already factored"));
     // Also across runs and files.
@@ -178,6 +182,11 @@ fn settings_are_checked_before_anything_else() {
         Pipeline::new().prune(MagnitudePruner::threshold(0.5).global()),
         Pipeline::new().quantize(0),
         Pipeline::new().quantize(9),
+        Pipeline::new().codebook(1),
+        Pipeline::new().codebook(257),
+        Pipeline::new().codebook(CodebookQuantizer::bits(0)),
+        Pipeline::new().codebook(CodebookQuantizer::bits(9)),
+        Pipeline::new().codebook(CodebookQuantizer::bits(255)),
         Pipeline::new().quantize(AffineQuantizer::bits(8).group(0)),
         Pipeline::new().factorize(0_usize),
         Pipeline::new().factorize(LowRankFactorizer::energy(0.0)),

@@ -27,7 +27,7 @@ struct Row<'a> {
     /// Absent for a tensor that is not a weight and is carried along.
     kind: Option<Kind>,
     shape: &'a [usize],
-    /// "dense", "pruned", "factored+quantized", .. or "carried".
+    /// "dense", "pruned", "factored+quantized", "codebook 16", .. or "carried".
     form: String,
     /// Types of the stored numbers: "F32", or "4 bit" for codes.
     dtype: String,

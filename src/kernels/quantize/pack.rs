@@ -43,6 +43,19 @@ pub fn unpack(bits: u8, packed: &[u8], skip: usize, out: &mut [u8]) {
     );
 }
 
+/// Unpacks codes from number `first` of `packed` on, until `out` is full.
+pub fn unpack_from(bits: u8, packed: &[u8], first: usize, out: &mut [u8]) {
+    let bit = first * usize::from(bits);
+    let end = (bit + out.len() * usize::from(bits)).div_ceil(8);
+    unpack(bits, &packed[bit / 8..end], bit % 8, out);
+}
+
+/// The whole bytes of `packed` that hold codes of `range`; none where it does not lie within.
+pub fn bytes_of(bits: u8, packed: &[u8], range: std::ops::Range<usize>) -> &[u8] {
+    let byte = |i: usize| i * usize::from(bits) / 8;
+    packed.get(byte(range.start)..byte(range.end)).unwrap_or(&[])
+}
+
 #[inline(always)]
 fn pack_nibbles(codes: &[u8], out: &mut [u8]) {
     let (pairs, rest) = codes.as_chunks::<2>();
