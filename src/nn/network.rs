@@ -225,7 +225,7 @@ impl<T: Float> Network<T> {
             }
             Work::Max(window) => {
                 let mut y = blank()?;
-                pool::max_forward(&window, x, &mut y, &mut vec![0; len]);
+                pool::max_values(&window, x, &mut y);
                 y
             }
             Work::Average(window) => {

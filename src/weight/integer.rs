@@ -180,9 +180,9 @@ impl<T: Float> Leaf<T> {
         let of_weight = |first| Integers { decoder: &decoder, mask: mask.as_deref(), cols, first };
         if n > rows && step == cols && rows * cols <= SMALL {
             let mut of_weight = of_weight(0);
-            let panels =
-                Panels::by(cols, rows, step, |row, columns, to| of_weight.decode(row, columns, to));
-            let part = |b: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(x.part(b, columns));
+            let panels = Panels::by(cols, rows, step, |row, columns, to| of_weight.decode(row, columns, to));
+            let part =
+                |b: usize, columns: Range<usize>, to: &mut [i16]| to.copy_from_slice(x.part(b, columns));
             return input_rows(part, &panels, &decoder, &input, [n, cols, rows]);
         }
         let finish = |_: usize, b: usize, sum: f64| T::narrow(sum * input.scales[b]);
@@ -214,7 +214,8 @@ impl<T: Float> Leaf<T> {
             columns.zip(to).for_each(|(column, to)| *to = w[row * cols + make.column(column)]);
         });
         let input = CodedInput::new(samples, (size, of_sample), n, how)?;
-        let part = |b: usize, columns: Range<usize>, to: &mut [i16]| make.gather(&input.codes, b, columns, to);
+        let part =
+            |b: usize, columns: Range<usize>, to: &mut [i16]| make.gather(&input.codes, b, columns, to);
         input_rows(part, &panels, &decoder, &input, [n, cols, rows]).map(Some)
     }
 }
@@ -230,9 +231,8 @@ fn input_rows<T: Float>(
 ) -> Result<Vec<T>, Fault> {
     let scales: Vec<f64> = (0..shape[2]).map(|row| decoder.grid(row, 0).0.widen()).collect();
     let part = &part;
-    let rows = |first: usize| {
-        move |b: usize, columns: Range<usize>, to: &mut [i16]| part(first + b, columns, to)
-    };
+    let rows =
+        |first: usize| move |b: usize, columns: Range<usize>, to: &mut [i16]| part(first + b, columns, to);
     let finish = |b: usize, row: usize, sum: f64| T::narrow(scales[row] * sum * input.scales[b]);
     sums(rows, panels, shape, shape[1].max(1), |_, _| 1.0, finish)
 }
@@ -363,7 +363,8 @@ fn nibbles<T: Float>(
     let x: Vec<i8> = input.codes.iter().map(|q| (i32::from(*q) - offset) as i8).collect();
     let x = Sorted::new(&x);
     let steps = (0..k).step_by(step).map(|first| first..first + step);
-    let of_inputs: Vec<i32> = steps.flat_map(|step| of_inputs(input, k, step)).map(|sum| sum as i32).collect();
+    let of_inputs: Vec<i32> =
+        steps.flat_map(|step| of_inputs(input, k, step)).map(|sum| sum as i32).collect();
     let scale_of_input = input.scales.first().copied().unwrap_or(1.0);
     let mut out = zeros::<T>(m, 1)?;
     let height = height(2 * HEIGHT, k);

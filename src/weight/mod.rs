@@ -22,8 +22,8 @@ mod values;
 pub use affine::Granularity;
 pub use integer::Activations;
 pub(crate) use integer::range;
-pub(crate) use product::Gather;
 pub use leaf::Leaf;
+pub(crate) use product::Gather;
 
 pub(crate) use affine::{Affine, value};
 pub(crate) use bytes::{Bytes, OpenFile};

@@ -205,9 +205,7 @@ impl<'a, T: Float> Kept<'a, T> {
     /// The bytes that hold the kept numbers of the flat `range`; none where it lies past the end.
     fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
         match self {
-            Self::Values(values) => {
-                bytemuck::cast_slice(values.get(kept_range(&range, mask)).unwrap_or(&[]))
-            }
+            Self::Values(values) => bytemuck::cast_slice(values.get(kept_range(&range, mask)).unwrap_or(&[])),
             Self::Codes(decoder) => decoder.bytes(range, mask),
             Self::Shared(book) => book.bytes(range, mask),
         }
@@ -217,7 +215,8 @@ impl<'a, T: Float> Kept<'a, T> {
     fn nibbles(&self, x: &[T], [k, m]: [usize; 2]) -> Result<Option<Vec<T>>, Fault> {
         let Self::Codes(decoder) = self else { return Ok(None) };
         let step = decoder.step(k);
-        let Some(codes) = decoder.packed(4).filter(|_| k.is_multiple_of(step) && step.is_multiple_of(TOGETHER))
+        let Some(codes) =
+            decoder.packed(4).filter(|_| k.is_multiple_of(step) && step.is_multiple_of(TOGETHER))
         else {
             return Ok(None);
         };
@@ -291,7 +290,11 @@ fn decoded<T: Float, D: Decode<T>>(
     let x = Rows::new(x, k);
     if n > m && m * k <= SMALL {
         let mut rows = rows(0);
-        return in_place(x, &Panels::by(k, m, k, |row, columns, to| rows.decode(row, columns, to)), [n, k, m]);
+        return in_place(
+            x,
+            &Panels::by(k, m, k, |row, columns, to| rows.decode(row, columns, to)),
+            [n, k, m],
+        );
     }
     let x = Panels::new(x, k, n, k);
     let mut out = zeros(m, n)?;
@@ -311,7 +314,12 @@ fn bits(mask: &Mask, row: usize, k: usize, columns: Range<usize>) -> Bits<'_> {
 }
 
 /// The product with one input from the kept entries alone.
-fn sparse_dots<T: Float>(kept: &Kept<'_, T>, mask: &Mask, x: &[T], [k, m]: [usize; 2]) -> Result<Vec<T>, Fault> {
+fn sparse_dots<T: Float>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    x: &[T],
+    [k, m]: [usize; 2],
+) -> Result<Vec<T>, Fault> {
     let many = mask.kept() * MANY_SHARE > mask.len();
     let usual = (mask.kept() * WORD).div_ceil(mask.len().max(1));
     let spaced = Spaced::new(if many { &[] } else { x });

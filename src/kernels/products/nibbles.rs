@@ -1,9 +1,9 @@
 //! Rows of 4-bit codes with one input, read where they are: a byte holds the codes of an even column, below,
 //! and of the odd one after it.
 
+use super::Rows;
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
-use super::Rows;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::Avx2;
 use num_traits::{Float, NumAssign};

@@ -90,11 +90,12 @@ impl<T: Packed> Panels<T> {
         // Not in two parts where the second would be short.
         let longest = if n <= FEW_STRIPS * LANES || k <= 2 * SHORT { LONG } else { SHORT };
         // Short steps are decoded together, long ones in parts.
-        let span = if step < longest { longest / step * step } else { longest };
+        let span = if step < longest { longest / step * step } else { longest }.min(k.div_ceil(step) * step);
         let block = |first: usize, last: usize| {
             (first..last).step_by(longest).map(move |first| first..last.min(first + longest))
         };
-        let blocks: Vec<_> = (0..k).step_by(step).flat_map(|first| block(first, k.min(first + step))).collect();
+        let blocks: Vec<_> =
+            (0..k).step_by(step).flat_map(|first| block(first, k.min(first + step))).collect();
         let depth = step.min(longest).next_multiple_of(T::TOGETHER);
         let strips = strips(n);
         let width = strips.last().map_or(0, |strip| strip.first + strip.lanes);

@@ -24,7 +24,10 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Plain<T, FUSED> {
         let (x, x_rest) = x.as_chunks::<SIDE>();
         let mut sums = [T::zero(); SIDE];
         for (w, x) in w.iter().zip(x) {
-            sums.iter_mut().zip(w).zip(x).for_each(|((sum, w), x)| *sum = multiply_add::<T, FUSED>(*w, *x, *sum));
+            sums.iter_mut()
+                .zip(w)
+                .zip(x)
+                .for_each(|((sum, w), x)| *sum = multiply_add::<T, FUSED>(*w, *x, *sum));
         }
         let rest = sums.iter_mut().zip(w_rest).zip(x_rest);
         rest.for_each(|((sum, w), x)| *sum = multiply_add::<T, FUSED>(*w, *x, *sum));
@@ -63,7 +66,15 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, 
 
 impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
     #[inline(always)]
-    fn strip<const R: usize>(self, w: [&[T]; R], x: &[T], lanes: usize, sums: &mut [T], width: usize, _: [&[u8]; R]) {
+    fn strip<const R: usize>(
+        self,
+        w: [&[T]; R],
+        x: &[T],
+        lanes: usize,
+        sums: &mut [T],
+        width: usize,
+        _: [&[u8]; R],
+    ) {
         Self::lanes(w, x, lanes, sums, width);
     }
 }
@@ -94,7 +105,15 @@ integers!(PlainBytes, u8, "Codes of a byte with integers.");
 
 impl Strips for PlainIntegers {
     #[inline(always)]
-    fn strip<const R: usize>(self, w: [&[i16]; R], x: &[i16], lanes: usize, sums: &mut [i32], width: usize, _: [&[u8]; R]) {
+    fn strip<const R: usize>(
+        self,
+        w: [&[i16]; R],
+        x: &[i16],
+        lanes: usize,
+        sums: &mut [i32],
+        width: usize,
+        _: [&[u8]; R],
+    ) {
         for (r, w) in w.iter().enumerate() {
             let sums = &mut sums[r * width..][..lanes];
             for (w, x) in w.as_chunks::<2>().0.iter().zip(x.chunks_exact(2 * lanes)) {

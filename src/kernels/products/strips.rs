@@ -4,8 +4,8 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::dots::{self, Tiles};
-use super::plain::{Plain, PlainIntegers};
 use super::panels::{Block, FEW, Packed, Panels, Strip};
+use super::plain::{Plain, PlainIntegers};
 use super::{EXACT, Rows};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::Avx2;
@@ -120,7 +120,9 @@ pub fn add_scaled(scale: f64, sums: &[i32], total: &mut [f64]) {
 
 fn add_to<T: Packed + AddAssign>(c: &mut [T], rows: Range<usize>, sums: &[T], x: &Panels<T>) {
     let n = x.inputs().max(1);
-    for (c, sums) in c[rows.start * n..rows.end * n].chunks_exact_mut(n).zip(sums.chunks_exact(x.width().max(1))) {
+    for (c, sums) in
+        c[rows.start * n..rows.end * n].chunks_exact_mut(n).zip(sums.chunks_exact(x.width().max(1)))
+    {
         c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum);
     }
 }

@@ -5,8 +5,8 @@ use super::{Bits, WORD, dot, expand};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_cvtsi64_si128, _mm_shuffle_epi8, _mm256_add_ps, _mm256_blendv_ps,
-    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_sllv_epi32,
+    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_sllv_epi32,
 };
 
 /// For each byte of a mask, which of the next kept values each lane takes; 0 where it takes none.

@@ -3,9 +3,9 @@
 #[cfg(target_arch = "x86_64")]
 use super::avx2;
 use super::{Bits, WORD};
-use crate::kernels::cpu::{fast, has_fused, multiply_add};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::Avx2;
+use crate::kernels::cpu::{fast, has_fused, multiply_add};
 use num_traits::{Float, NumAssign};
 
 /// An input with a zero after each `WORD` values: where a word has no bit left, it points there.
@@ -38,7 +38,12 @@ pub fn dot<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usua
 
 /// Some words have more than is usual; to look whether a word is through costs a wrong guess.
 #[inline(always)]
-fn some<T: Float + NumAssign, const FUSED: bool>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usual: usize) -> T {
+fn some<T: Float + NumAssign, const FUSED: bool>(
+    bits: Bits<'_>,
+    kept: &[T],
+    x: &Spaced<T>,
+    usual: usize,
+) -> T {
     match usual {
         0..=1 => quick::<T, 4, FUSED>(bits, kept, x),
         2..=3 => quick::<T, 6, FUSED>(bits, kept, x),

@@ -5,8 +5,8 @@ use super::avx2;
 use super::{Bits, WORD};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::Avx2;
-use crate::kernels::memory::Aligned;
 use crate::kernels::cpu::fast;
+use crate::kernels::memory::Aligned;
 use num_traits::{Float, NumAssign};
 
 /// Places that are written at a time, whether there are as many or not.

@@ -222,7 +222,8 @@ impl Gather for Windows<'_> {
         for i in columns.start / line..kh.min(columns.end.div_ceil(line)) {
             // Of this line: the columns that are asked for, and of these the ones inside.
             let asked = columns.start.max(i * line)..columns.end.min((i + 1) * line);
-            let inside = asked.start.max(i * line + first * g.channels)..asked.end.min(i * line + last * g.channels);
+            let inside =
+                asked.start.max(i * line + first * g.channels)..asked.end.min(i * line + last * g.channels);
             let to = &mut to[asked.start - columns.start..asked.end - columns.start];
             let y = (top + i).checked_sub(g.padding[0]).filter(|y| *y < h);
             let Some(y) = y.filter(|_| inside.start < inside.end) else {

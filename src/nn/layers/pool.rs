@@ -72,6 +72,35 @@ pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut
     });
 }
 
+/// The same without places.
+pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
+    let width = window.input[1];
+    if window.padding != [0, 0] {
+        let places = &mut vec![0; y.len()];
+        return max_forward(window, x, y, places);
+    }
+    parallel::for_each_chunk(y, window.out_plane() * PLANES, |i, y| {
+        let planes = x[i * PLANES * window.in_plane()..].chunks(window.in_plane().max(1));
+        for (y, x) in y.chunks_mut(window.out_plane().max(1)).zip(planes) {
+            for (row, y) in y.chunks_mut(window.output[1].max(1)).enumerate() {
+                y.fill(T::neg_infinity());
+                // One place of all windows at a time: neighbours are then computed together.
+                for line in 0..window.size[0] {
+                    let line = &x[(row * window.stride[0] + line) * width..][..width];
+                    for place in 0..window.size[1] {
+                        for (y, x) in y.iter_mut().zip(line[place..].iter().step_by(window.stride[1])) {
+                            *y = if *x > *y || x.is_nan() { *x } else { *y };
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Planes that one thread takes at a time.
+const PLANES: usize = 16;
+
 /// Each gradient goes to the value that won.
 pub fn max_backward<T: Float>(window: &Window, places: &[usize], dy: &[T], dx: &mut [T]) {
     let out = window.out_plane();
@@ -179,6 +208,24 @@ mod tests {
             global_forward(30, x, &mut y);
             dot(&y, &dy)
         });
+    }
+
+    #[test]
+    fn largest_values_with_and_without_places() {
+        let mut x = numbers(3 * 30, 1);
+        (x[7], x[40], x[41]) = (f64::NAN, f64::NEG_INFINITY, f64::INFINITY);
+        for w in [
+            window([2, 2], [2, 2], [0, 0]),
+            window([3, 2], [1, 2], [0, 0]),
+            window([1, 1], [3, 2], [0, 0]),
+            window([3, 2], [1, 2], [1, 1]),
+        ] {
+            let n = 3 * w.out_plane();
+            let (mut a, mut b, mut places) = (vec![0.0; n], vec![0.0; n], vec![0; n]);
+            max_forward(&w, &x, &mut a, &mut places);
+            max_values(&w, &x, &mut b);
+            assert!(a.iter().zip(&b).all(|(a, b)| a == b || a.is_nan() && b.is_nan()));
+        }
     }
 
     #[test]
