@@ -4,7 +4,7 @@ use super::codebook::kept_range;
 use super::mask::Mask;
 use super::{Affine, Leaf};
 use crate::kernels::products::Decode;
-use crate::kernels::quantize::{decode, pack, subtract};
+use crate::kernels::quantize::pack;
 use crate::kernels::sparse::{Bits, expand_integers};
 use crate::{Fault, Float};
 use std::borrow::Cow;
@@ -95,22 +95,34 @@ impl<'a, T: Float> Decoder<'a, T> {
 
     /// `code - zero` of all entries of the flat `range`; a pruned one is a number that adds nothing.
     pub fn spread(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i16]) {
-        let Some(mask) = mask else {
-            return self.decode(range, None, out, |_, zero, codes, out| subtract(codes, zero, out));
-        };
+        let Some(mask) = mask else { return self.integers(range, None, out) };
         let mut kept = [0; CHUNK];
         for (first, out) in range.clone().step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
             let part = first..first + out.len();
             let kept = &mut kept[..mask.rank(part.end) - mask.rank(part.start)];
-            self.decode(part, Some(mask), kept, |_, zero, codes, out| subtract(codes, zero, out));
+            self.integers(part, Some(mask), kept);
             let bits = Bits { words: mask.words(0..mask.len()), start: first, cols: out.len() };
             expand_integers(bits, kept, out);
         }
     }
 
+    /// `code - zero` of the kept entries of the flat `range`.
+    fn integers(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i16]) {
+        if self.zeros.is_none() {
+            // One zero point: no need to go from scale to scale.
+            let first = kept_range(&range, mask).start;
+            return pack::subtract_from(self.bits, &self.packed, first, Affine::<T>::middle(self.bits), out);
+        }
+        self.runs(range, mask, out, |first, (_, zero), out| {
+            pack::subtract_from(self.bits, &self.packed, first, zero, out);
+        });
+    }
+
     /// The numbers that the kept entries of the flat `range` stand for.
     pub fn values(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [T]) {
-        self.decode(range, mask, out, |scale, zero, codes, out| decode(codes, scale, zero, out));
+        self.runs(range, mask, out, |first, grid, out| {
+            pack::decode_from(self.bits, &self.packed, first, grid, out);
+        });
     }
 
     /// The bytes that hold the codes of the flat `range`; none where it lies past the end.
@@ -118,34 +130,23 @@ impl<'a, T: Float> Decoder<'a, T> {
         pack::bytes_of(self.bits, &self.packed, kept_range(&range, mask))
     }
 
-    fn decode<R>(
+    /// `put(number of the first code, grid, out)` for the kept entries of the flat `range`, one scale at a time.
+    fn runs<R>(
         &self,
         range: Range<usize>,
         mask: Option<&Mask>,
         out: &mut [R],
-        put: impl Fn(T, u8, &[u8], &mut [R]),
+        put: impl Fn(usize, (T, u8), &mut [R]),
     ) {
         let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
-        let mut unpacked = [0; CHUNK];
         let (mut at, mut code) = (range.start, rank(range.start));
         let first = code;
         let mut block = at / self.run;
         while at < range.end {
             let end = range.end.min((block + 1) * self.run);
-            let (scale, zero) = self.block(block);
             let last = rank(end);
-            while code < last {
-                let n = CHUNK.min(last - code);
-                let codes = if self.bits == 8 {
-                    &self.packed[code..code + n]
-                } else {
-                    pack::unpack_from(self.bits, &self.packed, code, &mut unpacked[..n]);
-                    &unpacked[..n]
-                };
-                put(scale, zero, codes, &mut out[code - first..][..n]);
-                code += n;
-            }
-            at = end;
+            put(code, self.block(block), &mut out[code - first..last - first]);
+            (at, code) = (end, last);
             block += 1;
         }
     }

@@ -257,17 +257,19 @@ fn sums<T: Float, D: Decode<i16>>(
             let mut total = vec![0.0; count * width];
             let mut add = |rows: Range<usize>, columns: Range<usize>, sums: &[i32]| {
                 let number = columns.start / step;
-                let total = total[rows.start * width..].chunks_exact_mut(width);
+                let total = &mut total[rows.start * width..rows.end * width];
                 if long.is_empty() {
-                    for ((row, sums), total) in rows.zip(sums.chunks_exact(width)).zip(total) {
-                        products::add_scaled(scale(first + row, number), sums, total);
-                    }
-                    return;
+                    let mut scales = [0.0; HEIGHT];
+                    let scales = &mut scales[..rows.len()];
+                    rows.zip(&mut *scales).for_each(|(row, to)| *to = scale(first + row, number));
+                    return products::add_scaled(scales, sums, width, total);
                 }
                 let long = &mut long[rows.start * width..rows.end * width];
                 long.iter_mut().zip(sums).for_each(|(long, sum)| *long += i64::from(*sum));
                 if columns.end.is_multiple_of(step) || columns.end == k {
-                    for ((row, long), total) in rows.zip(long.chunks_exact_mut(width)).zip(total) {
+                    for ((row, long), total) in
+                        rows.zip(long.chunks_exact_mut(width)).zip(total.chunks_exact_mut(width))
+                    {
                         let scale = scale(first + row, number);
                         total.iter_mut().zip(&*long).for_each(|(total, long)| *total += scale * *long as f64);
                         long.fill(0);

@@ -110,11 +110,16 @@ pub fn integers(w: Source<'_, i16>, x: &Panels<i16>, m: usize, add: Add<'_, i32>
     blocks(PlainIntegers, w, x, m, add);
 }
 
-/// `total += scale * sums`.
-pub fn add_scaled(scale: f64, sums: &[i32], total: &mut [f64]) {
+/// `total += scale * sums`, row by row of `width`, for the scales of some rows.
+pub fn add_scaled(scales: &[f64], sums: &[i32], width: usize, total: &mut [f64]) {
     fast(
         #[inline(always)]
-        || total.iter_mut().zip(sums).for_each(|(total, sum)| *total += scale * f64::from(*sum)),
+        || {
+            let rows = sums.chunks_exact(width).zip(total.chunks_exact_mut(width));
+            for (scale, (sums, total)) in scales.iter().zip(rows) {
+                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += scale * f64::from(*sum));
+            }
+        },
     );
 }
 

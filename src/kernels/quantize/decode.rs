@@ -38,14 +38,6 @@ pub fn decode_runs<T: Quantize>(
     );
 }
 
-/// What `codes` stand for, all with one `scale` and one zero code.
-pub fn decode<T: Quantize>(codes: &[u8], scale: T, zero: u8, out: &mut [T]) {
-    fast(
-        #[inline(always)]
-        || T::decode(codes, scale, zero, out),
-    );
-}
-
 /// `code - zero`.
 pub fn subtract(codes: &[u8], zero: u8, out: &mut [i16]) {
     fast(

@@ -2,6 +2,7 @@
 //!
 //! Eight codes of `b` bits fill `b` bytes, so groups of eight are packed on their own.
 
+use super::Quantize;
 use crate::kernels::cpu::fast;
 
 /// Codes that fill whole bytes whatever their width.
@@ -30,17 +31,22 @@ pub fn pack(bits: u8, codes: &[u8], out: &mut [u8]) {
 pub fn unpack(bits: u8, packed: &[u8], skip: usize, out: &mut [u8]) {
     fast(
         #[inline(always)]
-        || match bits {
-            1 => unpack_by::<1>(packed, skip, out),
-            2 => unpack_by::<2>(packed, skip, out),
-            3 => unpack_by::<3>(packed, skip, out),
-            4 => unpack_by::<4>(packed, skip, out),
-            5 => unpack_by::<5>(packed, skip, out),
-            6 => unpack_by::<6>(packed, skip, out),
-            7 => unpack_by::<7>(packed, skip, out),
-            _ => out.copy_from_slice(&packed[skip / 8..][..out.len()]),
-        },
+        || unpack_any(bits, packed, skip, out),
     );
+}
+
+#[inline(always)]
+fn unpack_any(bits: u8, packed: &[u8], skip: usize, out: &mut [u8]) {
+    match bits {
+        1 => unpack_by::<1>(packed, skip, out),
+        2 => unpack_by::<2>(packed, skip, out),
+        3 => unpack_by::<3>(packed, skip, out),
+        4 => unpack_by::<4>(packed, skip, out),
+        5 => unpack_by::<5>(packed, skip, out),
+        6 => unpack_by::<6>(packed, skip, out),
+        7 => unpack_by::<7>(packed, skip, out),
+        _ => out.copy_from_slice(&packed[skip / 8..][..out.len()]),
+    }
 }
 
 /// Unpacks codes from number `first` of `packed` on, until `out` is full.
@@ -48,6 +54,60 @@ pub fn unpack_from(bits: u8, packed: &[u8], first: usize, out: &mut [u8]) {
     let bit = first * usize::from(bits);
     let end = (bit + out.len() * usize::from(bits)).div_ceil(8);
     unpack(bits, &packed[bit / 8..end], bit % 8, out);
+}
+
+/// What codes from number `first` of `packed` on stand for, until `out` is full.
+pub fn decode_from<T: Quantize>(
+    bits: u8,
+    packed: &[u8],
+    first: usize,
+    (scale, zero): (T, u8),
+    out: &mut [T],
+) {
+    const CHUNK: usize = 256;
+    fast(
+        #[inline(always)]
+        || {
+            if bits == 8 {
+                return T::decode(&packed[first..][..out.len()], scale, zero, out);
+            }
+            let mut codes = [0; CHUNK];
+            for (at, out) in (first..).step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
+                let codes = &mut codes[..out.len()];
+                let bit = at * usize::from(bits);
+                unpack_any(bits, &packed[bit / 8..], bit % 8, codes);
+                T::decode(codes, scale, zero, out);
+            }
+        },
+    );
+}
+
+/// `code - zero` of codes from number `first` of `packed` on, until `out` is full.
+pub fn subtract_from(bits: u8, packed: &[u8], first: usize, zero: u8, out: &mut [i16]) {
+    const CHUNK: usize = 512;
+    match bits {
+        8 => super::subtract(&packed[first..first + out.len()], zero, out),
+        4 if first.is_multiple_of(2) && out.len().is_multiple_of(2) => {
+            let (pairs, _) = out.as_chunks_mut::<2>();
+            let zero = i16::from(zero);
+            fast(
+                #[inline(always)]
+                || {
+                    for (pair, byte) in pairs.iter_mut().zip(&packed[first / 2..]) {
+                        *pair = [i16::from(byte & 15) - zero, i16::from(byte >> 4) - zero];
+                    }
+                },
+            );
+        }
+        _ => {
+            let mut codes = [0; CHUNK];
+            for (at, out) in (first..).step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
+                let codes = &mut codes[..out.len()];
+                unpack_from(bits, packed, at, codes);
+                super::subtract(codes, zero, out);
+            }
+        }
+    }
 }
 
 /// The whole bytes of `packed` that hold codes of `range`; none where it does not lie within.
@@ -163,6 +223,12 @@ mod tests {
                     let first = from * b / 8;
                     unpack(bits, &packed[first..(to * b).div_ceil(8).max(first)], from * b - first * 8, &mut out);
                     prop_assert_eq!(&out[..], &codes[from..to]);
+                    let mut numbers = vec![9.0_f32; to - from];
+                    decode_from(bits, &packed, from, (0.5, 3), &mut numbers);
+                    prop_assert!(numbers.iter().zip(&out).all(|(x, code)| *x == 0.5 * (f32::from(*code) - 3.0)));
+                    let mut less = vec![9; to - from];
+                    subtract_from(bits, &packed, from, 3, &mut less);
+                    prop_assert!(less.iter().zip(&out).all(|(less, code)| *less == i16::from(*code) - 3));
                 }
             }
         }
