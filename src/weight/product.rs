@@ -148,7 +148,10 @@ impl<T: Float> Leaf<T> {
                 sparse_product(&kept, mask, x, [n, cols, rows])
             }
             mask => {
-                if let (1, None, Some(y)) = (n, mask, kept.nibbles(x, [cols, rows])?) {
+                if n == 1
+                    && mask.is_none()
+                    && let Some(y) = kept.nibbles(x, [cols, rows])?
+                {
                     return Ok(y);
                 }
                 decoded(|first| Decoded { kept: &kept, mask, cols, first }, x, [n, cols, rows])
