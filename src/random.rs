@@ -46,7 +46,7 @@ impl Random {
     }
 
     /// Normal with mean 0 and variance 1 (Box-Muller).
-    #[cfg(test)]
+    #[cfg(all(test, feature = "train"))]
     pub fn normal(&mut self) -> f64 {
         // 1 - uniform is never 0, so that the logarithm is finite.
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();

@@ -2,8 +2,8 @@
 //!
 //! Weights and inputs lie like that as they are. A few rows of weights are decoded at a time, or read where
 //! they are, and meet all inputs, a block of columns after the other. Few inputs are summed along their
-//! lanes ([`dots`]); more of them lie side by side, one a lane, and each weight meets a vector of them
-//! ([`strips`]). Sums are taken in blocks of fixed length, one after the other, so that they depend on
+//! lanes (`dots`); more of them lie side by side, one a lane, and each weight meets a vector of them
+//! (`strips`). Sums are taken in blocks of fixed length, one after the other, so that they depend on
 //! nothing but the shape.
 
 #[cfg(target_arch = "x86_64")]

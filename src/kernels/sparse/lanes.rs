@@ -12,7 +12,7 @@ use num_traits::{Float, NumAssign};
 /// Places that are written at a time, whether there are as many or not.
 const STEP: usize = 8;
 
-/// Puts the places of the kept entries of a row, in order, to the front of `out`, which has room for [`STEP`]
+/// Puts the places of the kept entries of a row, in order, to the front of `out`, which has room for `STEP`
 /// more than there are, and says how many they are.
 pub fn places(bits: Bits<'_>, out: &mut [u32]) -> usize {
     let mut at = 0;
