@@ -2,6 +2,7 @@
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
 mod check;
+mod convolve;
 mod data;
 mod fold;
 mod graph;

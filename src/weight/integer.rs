@@ -199,13 +199,18 @@ impl<T: Float> Leaf<T> {
         how: Activations,
         make: &impl Gather,
     ) -> Result<Option<Vec<T>>, Fault> {
-        let Coding::Affine(affine) = &self.coding else { return Ok(None) };
+        if !self.is_coded() || self.codebook().is_some() {
+            return Ok(None);
+        }
+        // As it is in memory: in a file, pruned entries may be among the codes.
+        let leaf = self.load()?;
+        let Coding::Affine(affine) = &leaf.coding else { return Ok(None) };
         let (rows, cols) = (self.rows, self.cols);
-        let decoder = Decoder::new(self, affine)?;
+        let decoder = Decoder::new(&leaf, affine)?;
         if decoder.step(cols) != cols {
             return Ok(None);
         }
-        let mask = self.mask()?;
+        let mask = leaf.mask()?;
         let mut w = vec![0; rows * cols];
         for (row, w) in w.chunks_exact_mut(cols.max(1)).enumerate() {
             decoder.spread(row * cols..(row + 1) * cols, mask.as_deref(), w);

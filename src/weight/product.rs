@@ -1,8 +1,8 @@
 //! Products with a weight, from its compressed form.
 //!
 //! Rows of a weight are decoded a few at a time, into a buffer that stays in a near cache, and meet all inputs
-//! there: no dense matrix is written, except for small weights with more inputs than rows. The work is cut into blocks of rows (of inputs, where these are
-//! more), so results do not depend on the number of threads.
+//! there: no dense matrix is written, except for small weights with more inputs than rows. The work is cut into
+//! blocks of rows (of inputs, where these are more), so results do not depend on the number of threads.
 //!
 //! A sum of `k` products of floats is within `(k + 4) * eps * sum |w x|` of the exact one, `eps` half the
 //! distance from 1 to the next number.

@@ -2,7 +2,7 @@
 //! permutations. The compiler makes neither from the portable form.
 
 use super::{Magnitude, portable};
-use crate::kernels::cpu;
+use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m256i, _mm_cvtsi64_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
     _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32,
@@ -10,25 +10,16 @@ use std::arch::x86_64::{
     _mm256_setzero_si256, _mm256_storeu_ps,
 };
 
-/// Says that the CPU has the instructions (AVX2, BMI1, POPCNT): only [`new`](Self::new) makes one.
-#[derive(Clone, Copy)]
-pub struct Avx2(());
-
 impl Avx2 {
-    #[inline(always)]
-    pub fn new() -> Option<Self> {
-        cpu::has_avx2().then_some(Self(()))
-    }
-
     #[allow(unsafe_code)]
     pub fn at_least(self, values: &[f32], least: u32, chosen: &mut [u64]) -> bool {
-        // SAFETY: `self` says that the CPU has the instructions.
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe { at_least(values, least, chosen) }
     }
 
     #[allow(unsafe_code)]
     pub fn largest_of_groups(self, values: &[f32], n: usize, m: usize, chosen: &mut [u64]) -> bool {
-        // SAFETY: `self` says that the CPU has the instructions.
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe {
             match m {
                 2 => largest_of_groups::<2>(values, n, chosen),
@@ -40,13 +31,13 @@ impl Avx2 {
 
     #[allow(unsafe_code)]
     pub fn tally(self, values: &[f32], low: u32, high: u32, inside: &mut Vec<u32>) -> Option<u64> {
-        // SAFETY: `self` says that the CPU has the instructions.
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe { tally(values, low, high, inside) }
     }
 
     #[allow(unsafe_code)]
     pub fn compact(self, values: &mut [f32], from: usize, chosen: &[u64], to: usize) -> usize {
-        // SAFETY: `self` says that the CPU has the instructions.
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe { compact(values, from, chosen, to) }
     }
 }

@@ -19,6 +19,9 @@ pub use bits::{deposit, extract, uniform_groups};
 pub use dense::clear_others;
 pub use pieces::{close_up, collect};
 
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx2;
+
 /// A float that is ranked by the bits of its absolute value.
 pub trait Magnitude: Copy + Default + Send + Sync + 'static {
     /// An integer that holds a magnitude.
@@ -72,7 +75,7 @@ impl Magnitude for f32 {
 
     fn at_least(values: &[Self], least: u32, chosen: &mut [u64]) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if let Some(cpu) = avx2::Avx2::new() {
+        if let Some(cpu) = Avx2::new() {
             return cpu.at_least(values, least, chosen);
         }
         portable::at_least(values, least, chosen)
@@ -80,7 +83,7 @@ impl Magnitude for f32 {
 
     fn largest_of_groups(values: &[Self], n: usize, m: usize, stride: usize, chosen: &mut [u64]) -> bool {
         #[cfg(target_arch = "x86_64")]
-        if let (Some(cpu), 1, 2 | 4 | 8) = (avx2::Avx2::new(), stride, m) {
+        if let (Some(cpu), 1, 2 | 4 | 8) = (Avx2::new(), stride, m) {
             return cpu.largest_of_groups(values, n, m, chosen);
         }
         portable::largest_of_groups(values, n, m, stride, chosen)
@@ -88,7 +91,7 @@ impl Magnitude for f32 {
 
     fn tally(values: &[Self], low: u32, high: u32, inside: &mut Vec<u32>) -> Option<u64> {
         #[cfg(target_arch = "x86_64")]
-        if let Some(cpu) = avx2::Avx2::new() {
+        if let Some(cpu) = Avx2::new() {
             return cpu.tally(values, low, high, inside);
         }
         portable::tally(values, low, high, inside)
@@ -96,7 +99,7 @@ impl Magnitude for f32 {
 
     fn compact(values: &mut [Self], from: usize, chosen: &[u64], to: usize) -> usize {
         #[cfg(target_arch = "x86_64")]
-        if let Some(cpu) = avx2::Avx2::new() {
+        if let Some(cpu) = Avx2::new() {
             return cpu.compact(values, from, chosen, to);
         }
         portable::compact(values, from, chosen, to)
