@@ -45,3 +45,34 @@ pub(super) fn convolve<T: Float>(
     }
     Ok(())
 }
+
+#[cfg(all(test, feature = "files"))]
+mod tests {
+    use super::super::layers::gradcheck::numbers;
+    use super::super::testing::input;
+    use super::super::{Conv2d, Graph, Network};
+    use crate::{Activations, AffineQuantizer, MagnitudePruner, Model, Pipeline, Tensor};
+    use std::sync::Arc;
+
+    /// A file may hold pruned entries among the codes.
+    #[test]
+    fn a_pruned_kernel_is_the_same_from_a_file() {
+        let graph = Graph::new().conv2d("c", Conv2d::default().padding(1));
+        let tensor = |shape: &[usize]| Tensor::new(shape, numbers(shape.iter().product(), 3)).unwrap();
+        let model =
+            Model::from_tensors([("c.weight", tensor(&[4, 3, 3, 3])), ("c.bias", tensor(&[4]))]).unwrap();
+        for activations in [Activations::Float, Activations::Int8] {
+            for sparsity in [0.03, 0.5, 0.9] {
+                let quantizer = AffineQuantizer::bits(8).per_channel().activations(activations);
+                let steps = Pipeline::<f64>::default().prune(MagnitudePruner::sparsity(sparsity)).quantize(quantizer);
+                let small = steps.run(&model).unwrap().model;
+                let again = Model::<f64>::from_bytes_as(small.to_bytes().unwrap()).unwrap();
+                let run = |model: &Model<f64>| {
+                    let weight = |name: &str| model.weight(name).cloned().map(Arc::new);
+                    Network::bind(&graph, &weight).unwrap().forward(&input(&[2, 3, 5, 4])).unwrap()
+                };
+                assert_eq!(run(&small), run(&again));
+            }
+        }
+    }
+}
