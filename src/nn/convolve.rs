@@ -64,7 +64,8 @@ mod tests {
         for activations in [Activations::Float, Activations::Int8] {
             for sparsity in [0.03, 0.5, 0.9] {
                 let quantizer = AffineQuantizer::bits(8).per_channel().activations(activations);
-                let steps = Pipeline::<f64>::default().prune(MagnitudePruner::sparsity(sparsity)).quantize(quantizer);
+                let steps =
+                    Pipeline::<f64>::default().prune(MagnitudePruner::sparsity(sparsity)).quantize(quantizer);
                 let small = steps.run(&model).unwrap().model;
                 let again = Model::<f64>::from_bytes_as(small.to_bytes().unwrap()).unwrap();
                 let run = |model: &Model<f64>| {
