@@ -118,13 +118,17 @@ fn a_low_rank_is_within_one_percent_of_the_least_error() {
 #[test]
 fn single_precision_is_exact_to_its_roundings() {
     for svd in backends() {
+        // LAPACK works in single precision throughout, so its error grows with the size of the matrix; ours is
+        // that of rounding the factors.
+        let roundings = if svd == Svd::Lapack { 50.0 } else { 10.0 };
         for (name, spectrum) in SPECTRA {
             for shape in [[60, 40], [40, 60], [216, 320], [150, 150]] {
                 let a = narrow(&matrix(shape, 5, spectrum));
                 let all = exact(svd, &a, shape, shape[0].min(shape[1]));
                 let found = error(&a, shape, &all);
                 let norm = a.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
-                assert!(found <= 10.0 * f64::from(f32::EPSILON) * norm, "{name} {shape:?}: {found} {norm}");
+                let most = roundings * f64::from(f32::EPSILON) * norm;
+                assert!(found <= most, "{svd:?} {name} {shape:?}: {found}, at most {most}");
             }
         }
         let constant = vec![0.37_f32; 216 * 320];
