@@ -114,7 +114,7 @@ pub use lowrank::{LowRankFactorizer, Svd};
 pub use model::{Carried, Kind, Model, Outline, OutlineWeight, Select, WeightInfo};
 pub use ndarray;
 pub use pipeline::{Compressed, Pipeline};
-pub use prune::MagnitudePruner;
+pub use prune::{GradualPruner, MagnitudePruner, Saliency, SparsitySchedule};
 pub use quantize::{AffineQuantizer, Calibrator, Range};
 pub use recipe::{Recipe, RecipeStep};
 pub use report::Report;

@@ -68,6 +68,8 @@ pub(super) fn fit<T: Float>(
             return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
         }
         trainable.seed(settings.seed)?;
+    } else if settings.pruning.is_some() {
+        return Err(Error::Data("only a `Trainable` can be pruned while it is trained"));
     }
     let n = settings.train.len();
     if n == 0 {
@@ -101,6 +103,9 @@ pub(super) fn fit<T: Float>(
             }
             sums.add(value, indices.len(), &batch.target, &outputs.logits);
             student.backward(&Outputs { logits: gradient, taps: Vec::new() }).map_err(unbox)?;
+            if let (Some(pruner), Some(student)) = (&settings.pruning, student.as_trainable()) {
+                pruner.before_step(step, steps, student)?;
+            }
             let rate = settings.rate * settings.schedule.factor(step, steps) * factor;
             student.step(rate).map_err(unbox)?;
             let done = TrainStep { epoch, step, steps, loss: value, rate, factor: Cell::new(factor) };

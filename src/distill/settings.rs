@@ -2,7 +2,7 @@
 
 use super::{Student, TrainStep};
 use crate::nn::{Dataset, Optimizer, Schedule};
-use crate::{BoxError, Float, Invalid};
+use crate::{BoxError, Float, GradualPruner, Invalid};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub(crate) struct Settings<'a, T: Float> {
     pub optimizer: Optimizer,
     pub schedule: Schedule,
     pub seed: u64,
+    pub pruning: Option<GradualPruner>,
     pub after_step: Option<Arc<Hook<'a, T>>>,
 }
 
@@ -37,6 +38,7 @@ impl<'a, T: Float> Settings<'a, T> {
             optimizer: Optimizer::default(),
             schedule: Schedule::default(),
             seed: 0,
+            pruning: None,
             after_step: None,
         }
     }
@@ -45,6 +47,7 @@ impl<'a, T: Float> Settings<'a, T> {
         Invalid::unless_in(1.0.., "epochs", self.epochs as f64, "at least 1")?;
         Invalid::unless_in(1.0.., "batch_size", self.batch_size as f64, "at least 1")?;
         Invalid::unless_in(f64::MIN_POSITIVE..f64::INFINITY, "rate", self.rate, "above 0")?;
+        self.pruning.as_ref().map_or(Ok(()), GradualPruner::validate)?;
         self.optimizer.validate()?;
         self.schedule.validate()
     }
@@ -59,6 +62,7 @@ impl<'a, T: Float> Settings<'a, T> {
             .field("optimizer", &self.optimizer)
             .field("schedule", &self.schedule)
             .field("seed", &self.seed)
+            .field("pruning", &self.pruning)
             .field("after_step", &self.after_step.is_some());
     }
 }
@@ -101,6 +105,12 @@ macro_rules! setters {
             /// Seed of the order of the samples and of dropout.
             pub fn seed(mut self, seed: u64) -> Self {
                 self.settings.seed = seed;
+                self
+            }
+
+            /// Prunes the student while it is trained.
+            pub fn prune(mut self, pruner: crate::GradualPruner) -> Self {
+                self.settings.pruning = Some(pruner);
                 self
             }
 

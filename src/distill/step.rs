@@ -43,9 +43,9 @@ fn train<T: Float>(how: &dyn Trains<T>, model: &mut Model<T>, log: &Log<'_>) -> 
     Ok(())
 }
 
-/// Whether there is a network with something to train. How many entries of a weight are pruned is not known
-/// yet: a training finds that out before its first step.
-fn can_be_trained(outline: &Outline) -> Result<(), (String, Refusal)> {
+/// What training does to the model. Whether there is a network with something to train: how many entries of a
+/// weight are pruned is not known yet, a training finds that out before its first step.
+fn plan<T: Float>(settings: &Settings<'_, T>, outline: &mut Outline) -> Result<(), (String, Refusal)> {
     let refuse = |why| Err(("*".to_owned(), why));
     if !outline.has_graph() {
         return refuse(Refusal::NoGraph);
@@ -53,7 +53,7 @@ fn can_be_trained(outline: &Outline) -> Result<(), (String, Refusal)> {
     if outline.weights().iter().all(|w| w.info.shape.contains(&0)) {
         return refuse(Refusal::NothingToTrain("the model has no weights"));
     }
-    Ok(())
+    settings.pruning.as_ref().map_or(Ok(()), |pruner| pruner.plan(outline))
 }
 
 impl<T: Float> Step for Distiller<'_, T> {
@@ -66,7 +66,7 @@ impl<T: Float> Step for Distiller<'_, T> {
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
-        let Some(student) = self.new_student() else { return can_be_trained(outline) };
+        let Some(student) = self.new_student() else { return plan(self.settings(), outline) };
         // The weights of another network take the place of those that were worked on.
         for weight in outline.weights() {
             let form = weight.form;
@@ -77,7 +77,7 @@ impl<T: Float> Step for Distiller<'_, T> {
             }
         }
         outline.replace(Outline::of(student));
-        can_be_trained(outline)
+        plan(self.settings(), outline)
     }
 }
 
@@ -100,7 +100,7 @@ impl<T: Float> Step for FineTuner<'_, T> {
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
-        can_be_trained(outline)
+        plan(self.settings(), outline)
     }
 }
 

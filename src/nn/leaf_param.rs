@@ -3,9 +3,10 @@
 use super::layers::linear;
 use super::optimizer::{Optimizer, State};
 use crate::tensor::round_to;
-use crate::weight::{Affine, Codes, Coding, Grid, Values};
+use crate::weight::{Affine, Codes, Coding, Grid, Mask, Values};
 use crate::{Fault, Float, Leaf};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Owns exactly as many trained numbers as the leaf may change: its kept entries, or the values that these share.
 /// A pruned entry has none, and so stays zero.
@@ -27,17 +28,22 @@ use std::ops::Range;
 /// entries that share it ("Deep Compression", arXiv 1510.00149); the codes stay.
 #[derive(Clone, Debug)]
 pub(crate) struct LeafParam<T: Float> {
-    form: Leaf<T>,
+    /// What it was made of; once its support has changed, a leaf with the new one.
+    pub(super) form: Leaf<T>,
     /// Places of the kept entries; `None` where all are kept.
-    positions: Option<Vec<usize>>,
+    pub(super) positions: Option<Vec<usize>>,
+    /// The entries that were not pruned when the training began, where some were.
+    pub(super) allowed: Option<Arc<Mask>>,
     pub dense: Vec<T>,
-    latent: Vec<T>,
+    pub(super) latent: Vec<T>,
     /// As large as `dense`.
     pub gradient: Vec<T>,
     gathered: Vec<T>,
     /// Of a coded leaf.
-    codes: Option<Trained<T>>,
-    state: State<T>,
+    pub(super) codes: Option<Trained<T>>,
+    pub(super) state: State<T>,
+    /// Numbers of all entries at some time before.
+    pub(super) remembered: Option<Vec<T>>,
     pub frozen: bool,
     /// Whether its numbers may differ from those it was made of.
     pub touched: bool,
@@ -45,7 +51,7 @@ pub(crate) struct LeafParam<T: Float> {
 
 /// How the latent numbers of a coded leaf stand for its entries.
 #[derive(Clone, Debug)]
-enum Trained<T> {
+pub(super) enum Trained<T> {
     /// One for each kept entry, on the grids of these runs.
     Grids(Vec<Run<T>>),
     /// One for each value of the table, and the code of each kept entry.
@@ -54,7 +60,7 @@ enum Trained<T> {
 
 /// Kept entries that share a grid.
 #[derive(Clone, Debug)]
-struct Run<T> {
+pub(super) struct Run<T> {
     /// Of the kept entries, in order.
     range: Range<usize>,
     grid: Grid<T>,
@@ -84,16 +90,18 @@ impl<T: Float> LeafParam<T> {
             gradient: vec![T::zero(); dense.len()],
             gathered: Vec::new(),
             state: State::default(),
+            remembered: None,
             frozen: false,
             touched: false,
             positions,
+            allowed: mask,
             dense,
             latent,
             codes,
         })
     }
 
-    fn is_direct(&self) -> bool {
+    pub(super) fn is_direct(&self) -> bool {
         self.positions.is_none() && self.codes.is_none()
     }
 
@@ -170,7 +178,7 @@ impl<T: Float> LeafParam<T> {
     }
 
     /// Brings `dense` up to date.
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         self.touched = true;
         let Self { positions, latent, dense, codes, .. } = self;
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
@@ -266,7 +274,7 @@ fn band(rows: &Range<usize>, cols: usize) -> Range<usize> {
 
 /// The runs of a coded leaf. A scale that is not a positive number (a hostile file) makes none: its entries
 /// stay as they are.
-fn runs<T: Float>(
+pub(super) fn runs<T: Float>(
     affine: &Affine<T>,
     leaf: &Leaf<T>,
     positions: Option<&[usize]>,

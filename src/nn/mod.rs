@@ -16,6 +16,7 @@ mod optimizer;
 mod param;
 mod plan;
 mod schedule;
+mod support;
 #[cfg(test)]
 mod testing;
 mod trainable;
@@ -27,6 +28,7 @@ pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
 pub use graph::Graph;
+pub(crate) use leaf_param::LeafParam;
 pub(crate) use loss::in_dataset;
 pub use loss::{Loss, cross_entropy, kl_divergence, mean_squared_error, soft_cross_entropy};
 pub use network::Network;

@@ -234,6 +234,24 @@ impl<T: Float> State<T> {
         self.second.resize(if second { len } else { 0 }, T::zero());
     }
 
+    /// Forgets all numbers but those that `keep` says.
+    pub fn retain(&mut self, keep: &[bool]) {
+        for memory in [&mut self.first, &mut self.second] {
+            if !memory.is_empty() {
+                *memory = super::support::only(memory, keep);
+            }
+        }
+    }
+
+    /// Puts the memory of number `old[i]` at `i`; nothing is known of a new one.
+    pub fn rearrange(&mut self, old: &[Option<usize>]) {
+        for memory in [&mut self.first, &mut self.second] {
+            if !memory.is_empty() {
+                *memory = old.iter().map(|i| i.map_or(T::zero(), |i| memory[i])).collect();
+            }
+        }
+    }
+
     /// `f(weight, gradient, first, second)` for each number. Where a memory is not used it is a dummy.
     fn each(
         &mut self,

@@ -3,6 +3,7 @@
 use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
+use crate::model::{Kind, WeightInfo};
 use crate::weight::Node;
 use crate::{Error, Fault, Float, Leaf, Result, Tensor, Weight};
 use std::ops::Range;
@@ -133,6 +134,18 @@ impl<T: Float> Param<T> {
         out
     }
 
+    /// The same, to change.
+    pub fn leaves_mut(&mut self) -> Vec<(String, &mut LeafParam<T>)> {
+        let mut out = Vec::new();
+        self.tree.collect_mut(self.name.clone(), &mut out);
+        out
+    }
+
+    /// What a step knows of it.
+    pub fn info(&self) -> WeightInfo {
+        WeightInfo::new(&*self.name, Kind::of(self.role), self.origin.shape())
+    }
+
     /// See [`LeafParam::check`].
     pub fn check(&self) -> Result<()> {
         let check = |leaf: &LeafParam<T>| leaf.check().map_err(|fault| Error::weight(&self.name, fault));
@@ -191,6 +204,21 @@ impl<T: Float> Tree<T> {
             }
             Self::Sum(parts) => {
                 parts.iter().enumerate().for_each(|(i, p)| p.collect(format!("{path}.{i}"), out));
+            }
+        }
+    }
+
+    fn collect_mut<'a>(&'a mut self, path: String, out: &mut Vec<(String, &'a mut LeafParam<T>)>) {
+        match self {
+            Self::Leaf(leaf) => out.push((path, leaf)),
+            Self::Product { u, v, .. } => {
+                u.collect_mut(format!("{path}.u"), out);
+                v.collect_mut(format!("{path}.v"), out);
+            }
+            Self::Sum(parts) => {
+                for (i, part) in parts.iter_mut().enumerate() {
+                    part.collect_mut(format!("{path}.{i}"), out);
+                }
             }
         }
     }

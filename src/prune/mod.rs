@@ -5,10 +5,13 @@
 //! retrained: [`FineTuner`](crate::FineTuner) trains the kept entries only, and the pruned ones stay zero.
 
 mod bracket;
+mod gradual;
 mod rank;
 mod recipe;
 mod structured;
 mod unstructured;
+
+pub use gradual::{GradualPruner, Saliency, SparsitySchedule};
 
 use crate::compressor::{Compressor, Outcome, Reach, Step, Survey, WeightCompressor};
 use crate::log::Log;

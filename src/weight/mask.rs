@@ -58,6 +58,13 @@ impl Mask {
         Self { words, len, ranks, form: OnceLock::new() }
     }
 
+    /// The mask of the given ascending positions, each below `len`.
+    pub fn from_positions(positions: impl Iterator<Item = usize>, len: usize) -> Self {
+        let mut words = vec![0; len.div_ceil(64)];
+        positions.for_each(|i| words[i / 64] |= 1 << (i % 64));
+        Self::new(words, len)
+    }
+
     /// From the bitmask of a file. Bits past `len` are ignored.
     pub fn from_le_bytes(bytes: &[u8], len: usize) -> Self {
         let mut words: Vec<u64> = bytes
@@ -159,15 +166,6 @@ impl PartialEq for Mask {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    impl Mask {
-        /// The mask of the given ascending positions.
-        pub fn from_positions(positions: impl Iterator<Item = usize>, len: usize) -> Self {
-            let mut words = vec![0; len.div_ceil(64)];
-            positions.for_each(|i| words[i / 64] |= 1 << (i % 64));
-            Self::new(words, len)
-        }
-    }
 
     proptest! {
         #[test]

@@ -1,0 +1,195 @@
+//! Which entries of a leaf are trained: fewer of them as training goes on, and some of them back again.
+
+use super::leaf_param::{LeafParam, Trained, runs};
+use super::optimizer::State;
+use super::param::Param;
+use super::trainable::Trainable;
+use crate::model::Select;
+use crate::weight::{Coding, Mask, Support, Values};
+use crate::{Error, Fault, Float, Leaf, Result};
+use std::sync::Arc;
+
+impl<T: Float> LeafParam<T> {
+    /// Entries that are trained: all that are not pruned.
+    pub fn kept(&self) -> usize {
+        self.positions.as_ref().map_or(self.dense.len(), Vec::len)
+    }
+
+    /// Their places, row-major.
+    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
+        let all = if self.positions.is_none() { 0..self.dense.len() } else { 0..0 };
+        all.chain(self.positions.iter().flatten().copied())
+    }
+
+    /// Prunes entries: of those that are trained, in order, keeps the ones that `keep` says.
+    pub fn retain(&mut self, keep: &[bool]) -> Result<(), Fault> {
+        debug_assert_eq!(keep.len(), self.kept());
+        if keep.iter().all(|k| *k) {
+            return Ok(());
+        }
+        let all: Vec<usize> = self.places().collect();
+        for place in all.iter().zip(keep).filter_map(|(place, keep)| (!keep).then_some(*place)) {
+            self.dense[place] = T::zero();
+            self.gradient[place] = T::zero();
+        }
+        if self.is_direct() {
+            self.latent = self.dense.clone();
+        }
+        let positions = only(&all, keep);
+        match &mut self.codes {
+            Some(Trained::Table(codes)) => *codes = only(codes, keep),
+            _ => {
+                self.latent = only(&self.latent, keep);
+                self.state.retain(keep);
+            }
+        }
+        let mask = Arc::new(Mask::from_positions(positions.iter().copied(), self.dense.len()));
+        self.form = match &self.form.coding {
+            Coding::Float(_) => self.of_latent(mask),
+            _ => self.form.clone().retain(|place, _| mask.has(place))?,
+        };
+        if let (Some(Trained::Grids(grids)), Coding::Affine(affine)) = (&mut self.codes, &self.form.coding) {
+            *grids = runs(affine, &self.form, Some(&positions))?;
+        }
+        self.positions = Some(positions);
+        self.touched = true;
+        Ok(())
+    }
+
+    /// Brings back entries that [`retain`](Self::retain) pruned, at zero. `places` ascend.
+    pub fn regrow(&mut self, places: &[usize]) -> Result<(), Fault> {
+        let Some(positions) = &self.positions else { return Ok(()) };
+        if self.codes.is_some() {
+            return Err(Fault::Form("pruned entries of a quantized weight do not come back"));
+        }
+        let may =
+            |place: &usize| *place < self.dense.len() && self.allowed.as_ref().is_none_or(|m| m.has(*place));
+        let mut back = places.iter().copied().filter(may).peekable();
+        let mut merged = Vec::with_capacity(positions.len() + places.len());
+        let (mut latent, mut old) =
+            (Vec::with_capacity(merged.capacity()), Vec::with_capacity(merged.capacity()));
+        for (i, place) in positions.iter().enumerate() {
+            while let Some(new) = back.next_if(|new| new <= place) {
+                if new < *place {
+                    merged.push(new);
+                    latent.push(T::zero());
+                    old.push(None);
+                }
+            }
+            merged.push(*place);
+            latent.push(self.latent[i]);
+            old.push(Some(i));
+        }
+        for new in back {
+            merged.push(new);
+            latent.push(T::zero());
+            old.push(None);
+        }
+        self.state.rearrange(&old);
+        self.latent = latent;
+        let mask = Arc::new(Mask::from_positions(merged.iter().copied(), self.dense.len()));
+        self.positions = Some(merged);
+        self.form = self.of_latent(mask);
+        self.touched = true;
+        Ok(())
+    }
+
+    /// Whether pruned entries may come back.
+    pub fn can_regrow(&self) -> bool {
+        self.codes.is_none()
+    }
+
+    /// Places of the entries that were pruned in this training.
+    pub fn pruned_here(&self) -> Vec<usize> {
+        let Some(positions) = &self.positions else { return Vec::new() };
+        let mut kept = positions.iter().copied().peekable();
+        let may = |place: &usize| self.allowed.as_ref().is_none_or(|m| m.has(*place));
+        (0..self.dense.len()).filter(|i| kept.next_if_eq(i).is_none()).filter(may).collect()
+    }
+
+    /// Keeps the numbers as they are now, for [`rewind`](Self::rewind).
+    pub fn remember(&mut self) {
+        self.remembered = Some(self.dense.clone());
+    }
+
+    /// Goes back to the remembered numbers, with the support of now. The optimizer starts again. Numbers that are
+    /// codes stay.
+    pub fn rewind(&mut self) {
+        let Some(values) = self.remembered.take().filter(|_| self.codes.is_none()) else { return };
+        self.state = State::default();
+        if self.is_direct() {
+            self.dense = values;
+        } else {
+            self.latent = self.places().map(|place| values[place]).collect();
+        }
+        self.refresh();
+    }
+
+    /// The leaf with this support and the numbers that it has now.
+    fn of_latent(&self, mask: Arc<Mask>) -> Leaf<T> {
+        let values = Values::rounded(self.latent.clone(), self.form.float_dtype());
+        Leaf { support: Support::Kept(mask), coding: Coding::Float(values), ..self.form.clone() }
+    }
+}
+
+impl<T: Float> Trainable<T> {
+    /// The trained entries of the leaf at `path`: the place of each in its matrix, row-major, and its value as the
+    /// products see it. `None` where there is no such leaf.
+    pub fn entries(&self, path: &str) -> Option<impl Iterator<Item = (usize, T)> + '_> {
+        let mut leaves = self.params.iter().flat_map(Param::leaves);
+        let (_, leaf) = leaves.find(|(p, _)| p == path)?;
+        Some(leaf.places().map(|place| (place, leaf.dense[place])))
+    }
+
+    /// Prunes entries of the leaf at `path`: of those that are trained, it keeps the ones that `keep(place, value)`
+    /// says. Works on any form; the weight comes out pruned. Gives whether there is such a leaf.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] when codes of the weight cannot be read.
+    pub fn retain(&mut self, path: &str, keep: impl Fn(usize, T) -> bool) -> Result<bool> {
+        self.with_leaf(path, |leaf| {
+            let keep: Vec<bool> = leaf.places().map(|place| keep(place, leaf.dense[place])).collect();
+            leaf.retain(&keep)
+        })
+    }
+
+    /// Brings entries of the leaf at `path` back, at zero: those at these places, ascending, that were pruned in
+    /// this training. What was pruned before stays. Gives whether there is such a leaf.
+    ///
+    /// # Errors
+    /// [`Error::Weight`] where the leaf is quantized.
+    pub fn regrow(&mut self, path: &str, places: &[usize]) -> Result<bool> {
+        self.with_leaf(path, |leaf| leaf.regrow(places))
+    }
+
+    fn with_leaf(
+        &mut self,
+        path: &str,
+        f: impl FnOnce(&mut LeafParam<T>) -> Result<(), Fault>,
+    ) -> Result<bool> {
+        let (mut f, mut result) = (Some(f), Ok(()));
+        for param in &mut self.params {
+            param.for_each_leaf(&mut |p, leaf| {
+                if p == path
+                    && let Some(f) = f.take()
+                {
+                    result = f(leaf);
+                }
+            });
+        }
+        result.map_err(|fault| Error::weight(path, fault))?;
+        Ok(f.is_none())
+    }
+
+    /// The leaves of the weights that `select` takes, without those that no step changes.
+    pub(crate) fn selected(&mut self, select: &Select) -> Vec<(String, &mut LeafParam<T>)> {
+        let takes = |p: &&mut Param<T>| select.takes(&p.info());
+        let leaves = self.params.iter_mut().filter(takes).flat_map(Param::leaves_mut);
+        leaves.filter(|(_, leaf)| !leaf.frozen).collect()
+    }
+}
+
+/// Of `values`, those that `keep` says.
+pub(super) fn only<X: Copy>(values: &[X], keep: &[bool]) -> Vec<X> {
+    values.iter().zip(keep).filter_map(|(x, keep)| keep.then_some(*x)).collect()
+}

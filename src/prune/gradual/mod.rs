@@ -1,0 +1,324 @@
+//! Pruning while a training goes on.
+
+#[cfg(all(test, feature = "train"))]
+mod tests;
+
+use super::{Amount, MagnitudePruner, unstructured};
+use crate::compressor::Step;
+use crate::model::Outline;
+use crate::nn::{LeafParam, Trainable};
+use crate::{Error, Float, Invalid, Refusal, Result};
+use serde::{Deserialize, Serialize};
+use std::ops::Range;
+
+/// Prunes a network while it is trained, a few entries at a time, so that those that are left can take over the
+/// work of those that go (Zhu and Gupta, *To prune, or not to prune*, arXiv 1710.01878).
+///
+/// Between the fractions `begin` and `end` of the training, every so many steps, the smallest entries are pruned
+/// until the sparsity is what the schedule says; after `end` the pruned network is trained on as it is.
+///
+/// | setting | default | meaning |
+/// | --- | --- | --- |
+/// | `to` | | [`MagnitudePruner::sparsity`], for each weight or [`global`](MagnitudePruner::global), with its choice of weights |
+/// | [`schedule`](Self::schedule) | cubic | how the sparsity rises, see [`SparsitySchedule`] |
+/// | [`between`](Self::between) | `0.0..0.6` | fractions of the training |
+/// | [`every`](Self::every) | 32 steps | at least 1 |
+/// | [`saliency`](Self::saliency) | magnitude | what is small, see [`Saliency`] |
+/// | [`regrow`](Self::regrow) | 0 | fraction of the kept entries that change places, 0..1 |
+/// | [`rewind_to`](Self::rewind_to) | off | fraction of the training, at most `begin` |
+///
+/// ```no_run
+/// use bantam::distill::FineTuner;
+/// use bantam::nn::Examples;
+/// use bantam::{GradualPruner, MagnitudePruner, Pipeline};
+///
+/// # fn example(model: bantam::Model, train: Examples) -> bantam::Result<()> {
+/// let to = MagnitudePruner::sparsity(0.95).global();
+/// let small = Pipeline::new()
+///     .finetune(FineTuner::new(&train).epochs(20).prune(GradualPruner::new(to)))
+///     .run(model)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// A pruner by threshold, pattern or channels is refused: they have no sparsity to rise to. So is a student that
+/// is not a [`Trainable`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GradualPruner {
+    to: MagnitudePruner,
+    #[serde(default)]
+    schedule: SparsitySchedule,
+    #[serde(default = "window")]
+    between: Range<f64>,
+    #[serde(default = "every")]
+    every: usize,
+    #[serde(default)]
+    saliency: Saliency,
+    #[serde(default)]
+    regrow: f64,
+    #[serde(default)]
+    rewind_to: Option<f64>,
+}
+
+fn window() -> Range<f64> {
+    0.0..0.6
+}
+
+fn every() -> usize {
+    32
+}
+
+/// How the sparsity rises from what it is to what is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum SparsitySchedule {
+    /// `s (1 - (1 - progress)^3)`: fast while there is much to prune, slow in the end (arXiv 1710.01878).
+    #[default]
+    Cubic,
+    /// In a line.
+    Linear,
+    /// At once, at the beginning of the window.
+    OneShot,
+}
+
+impl SparsitySchedule {
+    fn share(self, progress: f64) -> f64 {
+        match self {
+            Self::Cubic => 1.0 - (1.0 - progress).powi(3),
+            Self::Linear => progress,
+            Self::OneShot => 1.0,
+        }
+    }
+}
+
+/// What says that an entry matters little.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Saliency {
+    /// `|w|`.
+    #[default]
+    Magnitude,
+    /// `w^2` over the sum of the squares of all entries of its matrix that are at least as large (Lee et al.,
+    /// *Layer-adaptive sparsity*, arXiv 2010.07611): for global rankings, in which a matrix of small numbers would
+    /// lose everything.
+    Lamp,
+}
+
+impl GradualPruner {
+    /// Prunes up to the sparsity of `to`.
+    pub fn new(to: MagnitudePruner) -> Self {
+        Self {
+            to,
+            schedule: SparsitySchedule::default(),
+            between: window(),
+            every: every(),
+            saliency: Saliency::default(),
+            regrow: 0.0,
+            rewind_to: None,
+        }
+    }
+
+    /// How the sparsity rises.
+    pub fn schedule(mut self, schedule: SparsitySchedule) -> Self {
+        self.schedule = schedule;
+        self
+    }
+
+    /// From when to when, in fractions of the training.
+    pub fn between(mut self, window: Range<f64>) -> Self {
+        self.between = window;
+        self
+    }
+
+    /// Steps between one pruning and the next.
+    pub fn every(mut self, steps: usize) -> Self {
+        self.every = steps;
+        self
+    }
+
+    /// What is small.
+    pub fn saliency(mut self, saliency: Saliency) -> Self {
+        self.saliency = saliency;
+        self
+    }
+
+    /// Each time, this fraction of the kept entries, the smallest, gives its places to those pruned in this
+    /// training whose gradient is largest; less and less until the end of the window, along half a cosine (Evci et
+    /// al., *Rigging the lottery*, arXiv 1911.11134). They start at zero. Not for quantized weights.
+    pub fn regrow(mut self, fraction: f64) -> Self {
+        self.regrow = fraction;
+        self
+    }
+
+    /// At the end of the window, what is kept goes back to the values it had after this fraction of the training
+    /// (Frankle et al., *Linear mode connectivity and the lottery ticket hypothesis*, arXiv 1912.05671).
+    pub fn rewind_to(mut self, fraction: f64) -> Self {
+        self.rewind_to = Some(fraction);
+        self
+    }
+
+    /// The fraction of entries that is zero in the end.
+    fn sparsity(&self) -> f64 {
+        match self.to.amount {
+            Amount::Sparsity(fraction) => fraction,
+            _ => 0.0,
+        }
+    }
+
+    /// Whether every setting is in its range.
+    ///
+    /// # Errors
+    /// The first setting that is not.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        self.to.validate()?;
+        if !matches!(self.to.amount, Amount::Sparsity(_)) {
+            return Err(Invalid::new("to", "a pruner by something else", "a pruner by sparsity"));
+        }
+        Invalid::unless_in(0.0..=1.0, "begin", self.between.start, "in 0..=1")?;
+        Invalid::unless_in(self.between.start..=1.0, "end", self.between.end, "in begin..=1")?;
+        Invalid::unless_in(1.0.., "every", self.every as f64, "at least 1")?;
+        Invalid::unless_in(0.0..1.0, "regrow", self.regrow, "in 0..1")?;
+        self.rewind_to.map_or(Ok(()), |at| {
+            Invalid::unless_in(0.0..=self.between.start, "rewind_to", at, "in 0..=begin")
+        })
+    }
+
+    /// What a training with it does to the forms of the weights.
+    pub(crate) fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
+        outline.for_each_selected(&self.to.select, |weight| {
+            weight.form.pruned = true;
+            Ok(())
+        })
+    }
+
+    /// Progress within the window, where something is to be done at `step` (from 0) of `steps`.
+    fn due(&self, step: usize, steps: usize) -> Option<f64> {
+        let at = |fraction: f64| (fraction * steps as f64) as usize;
+        // The last step that changes anything is one of the training.
+        let begin = at(self.between.start).min(steps.saturating_sub(1));
+        let end = at(self.between.end).min(steps.saturating_sub(1));
+        let due = step == end || (step >= begin && step < end && (step - begin).is_multiple_of(self.every));
+        due.then(|| if end > begin { (step - begin) as f64 / (end - begin) as f64 } else { 1.0 })
+    }
+
+    /// What is to be done before the optimizer's step, when the gradients are there.
+    pub(crate) fn before_step<T: Float>(
+        &self,
+        step: usize,
+        steps: usize,
+        student: &mut Trainable<T>,
+    ) -> Result<()> {
+        if self.rewind_to.is_some_and(|at| (at * steps as f64) as usize == step) {
+            self.leaves(student).iter_mut().for_each(|(_, leaf)| leaf.remember());
+        }
+        let Some(progress) = self.due(step, steps) else { return Ok(()) };
+        let mut leaves = self.leaves(student);
+        let sparsity = self.sparsity() * self.schedule.share(progress);
+        let swapped = if progress < 1.0 {
+            self.regrow * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos())
+        } else {
+            0.0
+        };
+        if self.to.global {
+            self.prune(sparsity, swapped, &mut leaves)?;
+        } else {
+            leaves.iter_mut().try_for_each(|one| self.prune(sparsity, swapped, std::slice::from_mut(one)))?;
+        }
+        if progress >= 1.0 && self.rewind_to.is_some() {
+            leaves.iter_mut().for_each(|(_, leaf)| leaf.rewind());
+        }
+        Ok(())
+    }
+
+    fn leaves<'a, T: Float>(&self, student: &'a mut Trainable<T>) -> Vec<(String, &'a mut LeafParam<T>)> {
+        student.selected(&self.to.select)
+    }
+
+    /// Prunes these leaves, ranked together, until this fraction of their entries is zero, and lets `swapped` of
+    /// the kept entries change places.
+    fn prune<T: Float>(
+        &self,
+        sparsity: f64,
+        swapped: f64,
+        leaves: &mut [(String, &mut LeafParam<T>)],
+    ) -> Result<()> {
+        let entries: usize = leaves.iter().map(|(_, leaf)| leaf.dense.len()).sum();
+        let kept: usize = leaves.iter().map(|(_, leaf)| leaf.kept()).sum();
+        let left = kept.min(entries - unstructured::target(sparsity, entries));
+        let back = if leaves.iter().all(|(_, leaf)| leaf.can_regrow()) {
+            (swapped * left as f64) as usize
+        } else {
+            0
+        };
+        let scores: Vec<Vec<f64>> = leaves.iter().map(|(_, leaf)| self.scores(leaf)).collect();
+        let keep = largest(&scores, left - back);
+        for ((name, leaf), keep) in leaves.iter_mut().zip(&keep) {
+            leaf.retain(keep).map_err(|fault| Error::weight(&*name, fault))?;
+        }
+        if back > 0 {
+            let pruned: Vec<Vec<usize>> = leaves.iter().map(|(_, leaf)| leaf.pruned_here()).collect();
+            let gradients: Vec<Vec<f64>> = leaves
+                .iter()
+                .zip(&pruned)
+                .map(|((_, leaf), places)| places.iter().map(|i| leaf.gradient[*i].widen().abs()).collect())
+                .collect();
+            let chosen = largest(&gradients, back);
+            for (((name, leaf), places), chosen) in leaves.iter_mut().zip(&pruned).zip(&chosen) {
+                let places: Vec<usize> =
+                    places.iter().zip(chosen).filter_map(|(place, on)| on.then_some(*place)).collect();
+                leaf.regrow(&places).map_err(|fault| Error::weight(&*name, fault))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How much each trained entry matters.
+    fn scores<T: Float>(&self, leaf: &LeafParam<T>) -> Vec<f64> {
+        let magnitudes = leaf.places().map(|place| leaf.dense[place].widen().abs());
+        match self.saliency {
+            Saliency::Magnitude => magnitudes.collect(),
+            Saliency::Lamp => lamp(&magnitudes.collect::<Vec<_>>()),
+        }
+    }
+}
+
+/// Scores of arXiv 2010.07611, equation 2.
+fn lamp(magnitudes: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..magnitudes.len()).collect();
+    order.sort_by(|a, b| magnitudes[*b].total_cmp(&magnitudes[*a]));
+    let (mut scores, mut sum) = (vec![0.0; magnitudes.len()], 0.0);
+    for i in order {
+        let square = magnitudes[i] * magnitudes[i];
+        sum += square;
+        scores[i] = if sum > 0.0 { square / sum } else { 0.0 };
+    }
+    scores
+}
+
+/// Marks the `count` largest of all scores; of equals the last ones, as everywhere in pruning. NaN counts as
+/// largest: whoever trained it is to be told, not the pruner.
+fn largest(scores: &[Vec<f64>], count: usize) -> Vec<Vec<bool>> {
+    let mut all: Vec<f64> = scores.iter().flatten().copied().collect();
+    let drop = all.len().saturating_sub(count);
+    if drop == 0 {
+        return scores.iter().map(|s| vec![true; s.len()]).collect();
+    }
+    let (smaller, last, _) = all.select_nth_unstable_by(drop - 1, f64::total_cmp);
+    let last = *last;
+    // Of those equal to the last that goes, how many go.
+    let mut equal = 1 + smaller.iter().filter(|x| x.total_cmp(&last).is_eq()).count();
+    let mut stays = |x: &f64| match x.total_cmp(&last) {
+        std::cmp::Ordering::Less => false,
+        std::cmp::Ordering::Greater => true,
+        std::cmp::Ordering::Equal => {
+            let goes = equal > 0;
+            equal = equal.saturating_sub(1);
+            !goes
+        }
+    };
+    scores.iter().map(|scores| scores.iter().map(&mut stays).collect()).collect()
+}

@@ -1,0 +1,285 @@
+use super::{GradualPruner, Saliency, SparsitySchedule, lamp, largest};
+use crate::distill::{FineTuner, Student};
+use crate::nn::{Examples, Graph, Input, Optimizer, Outputs, Trainable};
+use crate::random::Random;
+use crate::{
+    AffineQuantizer, BoxError, CodebookQuantizer, Error, Kind, MagnitudePruner, Model, Pipeline, Result,
+    Tensor, Weight,
+};
+use proptest::prelude::*;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+
+fn numbers(shape: &[usize], seed: u64) -> Tensor<f32> {
+    let mut random = Random::new(seed).unwrap();
+    let values = (0..shape.iter().product()).map(|_| random.normal() as f32 * 0.4).collect();
+    Tensor::new(shape, values).unwrap()
+}
+
+/// 12-20-3, its second layer with larger weights than its first.
+fn model() -> Model {
+    let mut second = numbers(&[3, 20], 2);
+    second.as_mut_slice().iter_mut().for_each(|x| *x *= 3.0);
+    let mut model = Model::default();
+    model.push("a.weight", Kind::Linear, numbers(&[20, 12], 1).into()).unwrap();
+    model.push("a.bias", Kind::Bias, numbers(&[20], 3).into()).unwrap();
+    model.push("b.weight", Kind::Linear, second.into()).unwrap();
+    model.push("b.bias", Kind::Bias, numbers(&[3], 4).into()).unwrap();
+    model.with_graph(Graph::new().linear("a").relu().linear("b")).unwrap()
+}
+
+fn data(n: usize) -> Examples {
+    let x = numbers(&[n, 12], 9);
+    let labels = x.as_slice().chunks(12).map(|x| u32::from(x[0] > 0.0) + u32::from(x[1] > 0.3)).collect();
+    Examples::new(x, labels).unwrap()
+}
+
+fn student(model: &Model) -> Trainable {
+    model.network().unwrap().trainable(Optimizer::adam().into()).unwrap()
+}
+
+fn quiet(_: usize, _: usize) -> Result<()> {
+    Ok(())
+}
+
+fn pruned(weight: &Weight) -> usize {
+    weight.to_dense().unwrap().iter().filter(|x| **x == 0.0).count()
+}
+
+/// Pruned entries of both matrices after each step.
+fn run(pruner: GradualPruner, student: &mut Trainable) -> Vec<[usize; 2]> {
+    let data = data(64);
+    let seen = Mutex::new(Vec::new());
+    let look =
+        |_: &crate::distill::TrainStep, student: &mut dyn Student| -> Result<ControlFlow<()>, BoxError> {
+            let student = student.as_trainable().unwrap();
+            let kept = |path| student.entries(path).unwrap().count();
+            seen.lock().unwrap().push([240 - kept("a.weight"), 60 - kept("b.weight")]);
+            Ok(ControlFlow::Continue(()))
+        };
+    let tuner = FineTuner::new(&data).batch_size(8).epochs(5).rate(0.01).prune(pruner);
+    tuner.after_step(look).fit(student, &mut quiet).unwrap();
+    seen.into_inner().unwrap()
+}
+
+#[test]
+fn the_sparsity_rises_as_the_schedule_says() {
+    let model = model();
+    for (schedule, share) in [
+        (SparsitySchedule::Cubic, (|p: f64| 1.0 - (1.0 - p).powi(3)) as fn(f64) -> f64),
+        (SparsitySchedule::Linear, |p| p),
+        (SparsitySchedule::OneShot, |_| 1.0),
+    ] {
+        for global in [false, true] {
+            let to = MagnitudePruner::sparsity(0.8);
+            let to = if global { to.global() } else { to };
+            let pruner = GradualPruner::new(to).schedule(schedule).between(0.1..0.6).every(3);
+            let mut student = student(&model);
+            let seen = run(pruner, &mut student);
+            // 40 steps: prunes before steps 4, 7, .., 22 and 24.
+            for (step, [a, b]) in seen.iter().enumerate() {
+                let last = if step >= 24 { 24 } else { step.saturating_sub(4) / 3 * 3 + 4 };
+                let wanted = if step < 4 { 0.0 } else { 0.8 * share((last - 4) as f64 / 20.0) };
+                if global {
+                    assert_eq!(a + b, (wanted * 300.0).round() as usize, "{schedule:?} {step}");
+                } else {
+                    let each = [(wanted * 240.0).round() as usize, (wanted * 60.0).round() as usize];
+                    assert_eq!([*a, *b], each, "{schedule:?} {step}");
+                }
+            }
+            let weights = student.weights().unwrap();
+            let sparse = |name: &str| {
+                let weight = &weights.iter().find(|(n, _)| n == name).unwrap().1;
+                assert_eq!(weight.form().to_string(), "pruned", "{name}");
+                pruned(weight)
+            };
+            assert_eq!([sparse("a.weight"), sparse("b.weight")], seen[39]);
+            // The larger numbers of the second layer keep more of their places in one ranking.
+            assert!(!global || 4 * seen[39][1] < seen[39][0]);
+        }
+    }
+}
+
+#[test]
+fn a_pipeline_prunes_trains_saves_and_opens() {
+    let (model, data) = (model(), data(64));
+    let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.9).global().only("*"));
+    let tuner = FineTuner::new(&data).batch_size(8).epochs(4).prune(pruner);
+    let small = Pipeline::new().finetune(tuner).run(&model).unwrap().model;
+    let zeros: usize = small.weights().map(|(_, w)| pruned(w)).sum();
+    assert_eq!(zeros, (0.9_f64 * 323.0).round() as usize, "biases are among them");
+    let opened = Model::from_bytes(small.to_bytes().unwrap()).unwrap();
+    for (name, weight) in small.weights() {
+        assert_eq!(opened.weight(name).unwrap(), weight);
+    }
+    // What was pruned before stays.
+    let again = FineTuner::new(&data)
+        .batch_size(8)
+        .epochs(2)
+        .prune(GradualPruner::new(MagnitudePruner::sparsity(0.5).only("*.weight")).regrow(0.5));
+    let same = Pipeline::new().finetune(again).run(&small).unwrap().model;
+    for (name, weight) in small.weights() {
+        let (before, after) = (weight.to_dense().unwrap(), same.weight(name).unwrap().to_dense().unwrap());
+        assert!(before.iter().zip(after.iter()).all(|(a, b)| *a != 0.0 || *b == 0.0), "{name}");
+    }
+}
+
+#[test]
+fn places_change_hands_where_the_gradient_is_large() {
+    let model = model();
+    let pruner = |regrow| GradualPruner::new(MagnitudePruner::sparsity(0.7)).every(4).regrow(regrow);
+    let (mut with, mut without) = (student(&model), student(&model));
+    let (seen, plain) = (run(pruner(0.3), &mut with), run(pruner(0.0), &mut without));
+    assert_eq!(seen, plain, "the same number of places");
+    let places = |s: &Trainable| s.entries("a.weight").unwrap().map(|(i, _)| i).collect::<Vec<_>>();
+    assert_ne!(places(&with), places(&without));
+}
+
+#[test]
+fn entries_come_back_at_zero_and_the_rest_is_kept() {
+    let model = model();
+    let mut student = student(&model);
+    let step = |student: &mut Trainable| {
+        let y = student.forward(&Input::Values(numbers(&[5, 12], 3)), &[]).unwrap();
+        student.backward(&Outputs { logits: y.logits, taps: vec![] }).unwrap();
+        student.step(0.01).unwrap();
+    };
+    step(&mut student);
+    let all: Vec<f32> = student.entries("a.weight").unwrap().map(|(_, x)| x).collect();
+    assert!(student.retain("a.weight", |i, _| i % 3 != 0).unwrap());
+    assert!(!student.retain("nothing", |_, _| true).unwrap());
+    let kept: Vec<(usize, f32)> = student.entries("a.weight").unwrap().collect();
+    assert!(kept.iter().all(|(i, x)| i % 3 != 0 && all[*i] == *x) && kept.len() == 160);
+    // 1 is there already, 1000 does not exist.
+    assert!(student.regrow("a.weight", &[0, 1, 6, 237, 1000]).unwrap());
+    let grown: Vec<(usize, f32)> = student.entries("a.weight").unwrap().collect();
+    assert_eq!(grown.len(), 163);
+    assert!(grown.iter().all(|(i, x)| if i % 3 == 0 { *x == 0.0 } else { all[*i] == *x }));
+    // As if the others had never had a gradient.
+    let mut twin = self::student(&model);
+    step(&mut twin);
+    twin.edit("a.weight", |w| w.iter_mut().step_by(3).for_each(|x| *x = 0.0));
+    step(&mut twin);
+    step(&mut student);
+    let expected: Vec<f32> = twin.values("a.weight").unwrap().to_vec();
+    for (i, x) in student.entries("a.weight").unwrap() {
+        assert!(i % 3 == 0 || (x - expected[i]).abs() < 1e-6, "{i}");
+    }
+    assert!(student.entries("a.weight").unwrap().all(|(i, x)| i != 0 || x != 0.0), "it learns");
+}
+
+#[test]
+fn what_is_kept_goes_back_to_what_it_was() {
+    let model = model();
+    let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.8)).between(0.2..0.99).rewind_to(0.0);
+    let mut student = student(&model);
+    let data = data(64);
+    let first = model.weight("a.weight").unwrap().to_dense().unwrap();
+    // With a rate of almost nothing after the window, the first values are all there is to see.
+    let tuner = FineTuner::new(&data).batch_size(8).epochs(5).rate(0.05).prune(pruner);
+    tuner.fit(&mut student, &mut quiet).unwrap();
+    let entries: Vec<(usize, f32)> = student.entries("a.weight").unwrap().collect();
+    assert_eq!(entries.len(), 48);
+    assert!(entries.iter().all(|(i, x)| (x - first.as_slice()[*i]).abs() < 1e-2), "close to the beginning");
+}
+
+#[test]
+fn codes_and_factors_are_pruned_in_their_form() {
+    let data = data(64);
+    for (name, pipeline) in [
+        ("pruned+quantized", Pipeline::new().quantize(AffineQuantizer::bits(4).only("a.weight"))),
+        ("pruned+codebook 8", Pipeline::new().then(CodebookQuantizer::values(8).only("a.weight"))),
+        ("pruned+rank 4", Pipeline::new().factorize(crate::LowRankFactorizer::rank(4).only("a.weight"))),
+    ] {
+        let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.5).only("a.weight"));
+        let tuner = FineTuner::new(&data).batch_size(8).epochs(3).prune(pruner);
+        let small = pipeline.finetune(tuner).run(model()).unwrap().model;
+        let weight = small.weight("a.weight").unwrap();
+        let words = |s: &str| {
+            let mut words: Vec<String> = s.split('+').map(str::to_owned).collect();
+            words.sort();
+            words
+        };
+        assert_eq!(words(&weight.form().to_string()), words(name));
+        assert!((weight.sparsity() - 0.5).abs() < 0.01);
+        let opened = Model::from_bytes(small.to_bytes().unwrap()).unwrap();
+        assert_eq!(opened.weight("a.weight").unwrap(), weight);
+    }
+    // Codes do not come back, so nothing changes places.
+    let coded = Pipeline::new().quantize(4).run(model()).unwrap().model;
+    let mut student = student(&coded);
+    run(GradualPruner::new(MagnitudePruner::sparsity(0.5)).regrow(0.5), &mut student);
+    student.retain("a.weight", |i, _| i > 0).unwrap();
+    assert!(student.regrow("a.weight", &[0]).is_err());
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let ok = GradualPruner::new(MagnitudePruner::sparsity(0.5));
+    assert!(ok.validate().is_ok());
+    for wrong in [
+        GradualPruner::new(MagnitudePruner::threshold(0.5)),
+        GradualPruner::new(MagnitudePruner::n_of_m(2, 4)),
+        GradualPruner::new(MagnitudePruner::sparsity(1.5)),
+        ok.clone().between(0.5..0.4),
+        ok.clone().between(f64::NAN..0.4),
+        ok.clone().between(0.5..1.4),
+        ok.clone().every(0),
+        ok.clone().regrow(1.0),
+        ok.clone().rewind_to(0.5),
+    ] {
+        let data = data(8);
+        let result = FineTuner::new(&data).prune(wrong.clone()).fit(&mut student(&model()), &mut quiet);
+        assert!(matches!(result, Err(Error::Setting { .. })), "{wrong:?}");
+    }
+    struct Other;
+    impl Student for Other {
+        fn forward(&mut self, input: &Input<f32>, _: &[&str]) -> Result<Outputs<f32>, BoxError> {
+            Ok(Outputs { logits: Tensor::zeros(&[input.samples(), 3]), taps: vec![] })
+        }
+        fn backward(&mut self, _: &Outputs<f32>) -> Result<(), BoxError> {
+            Ok(())
+        }
+        fn step(&mut self, _: f64) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+    let data = data(8);
+    let result = FineTuner::new(&data).prune(ok).fit(&mut Other, &mut quiet);
+    assert!(matches!(result, Err(Error::Data(_))));
+}
+
+#[test]
+fn edges_of_the_window() {
+    let model = model();
+    for (window, sparsity) in [(0.0..0.0, 0.9), (1.0..1.0, 0.9), (0.0..1.0, 1.0), (0.99..1.0, 0.5)] {
+        let pruner =
+            GradualPruner::new(MagnitudePruner::sparsity(sparsity)).between(window.clone()).every(1000);
+        let seen = run(pruner, &mut student(&model));
+        assert_eq!(seen[39], [(240.0 * sparsity) as usize, (60.0 * sparsity) as usize], "{window:?}");
+    }
+}
+
+#[test]
+fn scores_of_lamp() {
+    // 9 / 14, 4 / 13 .. from the definition.
+    let scores = lamp(&[1.0, 3.0, 2.0]);
+    let wanted = [1.0 / 14.0, 9.0 / 9.0, 4.0 / 13.0];
+    assert!(scores.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-15));
+    assert_eq!(lamp(&[0.0, 0.0]), [0.0, 0.0]);
+    let to = MagnitudePruner::sparsity(0.8).global();
+    let seen = run(GradualPruner::new(to).saliency(Saliency::Lamp), &mut student(&model()));
+    assert_eq!(seen[39][0] + seen[39][1], 240);
+}
+
+proptest! {
+    #[test]
+    fn the_largest_are_marked(parts in prop::collection::vec(prop::collection::vec(0_u8..6, 0..20), 0..5), count in 0_usize..60) {
+        let scores: Vec<Vec<f64>> = parts.iter().map(|p| p.iter().map(|x| f64::from(*x)).collect()).collect();
+        let mut flat: Vec<(f64, usize)> = scores.iter().flatten().copied().zip(0..).collect();
+        flat.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut wanted = vec![false; flat.len()];
+        flat.iter().rev().take(count).for_each(|(_, i)| wanted[*i] = true);
+        prop_assert_eq!(largest(&scores, count).concat(), wanted);
+    }
+}
