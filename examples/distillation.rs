@@ -13,6 +13,7 @@ mod mnist;
 mod networks;
 
 use args::Args;
+use mnist::Scale;
 use bantam::{BoxError, Distiller, FineTuner, Model, Pipeline};
 use std::path::PathBuf;
 
@@ -27,7 +28,7 @@ fn main() -> Result<(), BoxError> {
     let check = args.flag("--check");
     args.finish()?;
 
-    let (train, test) = (mnist::train(&data)?, mnist::test(&data)?);
+    let (train, test) = (mnist::train(&data, Scale::Normal)?, mnist::test(&data, Scale::Normal)?);
     let teacher = Model::open(TEACHER)?.network()?;
     println!("teacher {:.2} %", teacher.accuracy(&test)? * 100.0);
     let (mut with, mut without) = (Vec::new(), Vec::new());

@@ -12,6 +12,7 @@ mod mnist;
 mod networks;
 
 use args::Args;
+use mnist::Scale;
 use bantam::nn::{Examples, Network};
 use bantam::{
     Activations, AffineQuantizer, BoxError, Distiller, FineTuner, Layout, LowRankFactorizer, MagnitudePruner,
@@ -70,7 +71,7 @@ fn main() -> Result<(), BoxError> {
     std::fs::create_dir_all(&out).map_err(|e| format!("{}: {e}", out.display()))?;
 
     let start = Instant::now();
-    let (train, test) = (mnist::train(&data)?, mnist::test(&data)?);
+    let (train, test) = (mnist::train(&data, Scale::Normal)?, mnist::test(&data, Scale::Normal)?);
     let original = Model::open(ORIGINAL)?;
     let teacher = original.network()?;
     let (original, teacher, train, test) = (&original, &teacher, &train, &test);

@@ -10,6 +10,7 @@ mod mnist;
 mod networks;
 
 use args::Args;
+use mnist::Scale;
 use bantam::nn::Optimizer;
 use bantam::{BoxError, FineTuner, Pipeline};
 use std::path::PathBuf;
@@ -22,8 +23,8 @@ fn main() -> Result<(), BoxError> {
     let seed: u64 = args.value("--seed")?.unwrap_or(1);
     args.finish()?;
 
-    let train = mnist::train(&data)?;
-    let test = mnist::test(&data)?;
+    let train = mnist::train(&data, Scale::Normal)?;
+    let test = mnist::test(&data, Scale::Normal)?;
     let model = networks::perceptron(&[784, 300, 100, 10], 0.2, seed)?;
     let tuner = FineTuner::new(&train)
         .epochs(epochs)

@@ -10,21 +10,34 @@ use std::path::{Path, PathBuf};
 /// Largest number of bytes that an IDX file may declare.
 const MAX_BYTES: usize = 1 << 31;
 
+/// How bytes become numbers.
+#[derive(Clone, Copy)]
+#[allow(dead_code, reason = "not every example needs both")]
+pub enum Scale {
+    /// By the usual mean and standard deviation of MNIST.
+    Normal,
+    /// To 0..=1: what is black stays zero.
+    Unit,
+}
+
 /// The training set: `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, gzipped or not.
-pub fn train(folder: &Path) -> Result<Examples, BoxError> {
-    load(folder, "train")
+pub fn train(folder: &Path, scale: Scale) -> Result<Examples, BoxError> {
+    load(folder, "train", scale)
 }
 
 /// The test set: `t10k-images-idx3-ubyte` and `t10k-labels-idx1-ubyte`, gzipped or not.
-pub fn test(folder: &Path) -> Result<Examples, BoxError> {
-    load(folder, "t10k")
+pub fn test(folder: &Path, scale: Scale) -> Result<Examples, BoxError> {
+    load(folder, "t10k", scale)
 }
 
-fn load(folder: &Path, prefix: &str) -> Result<Examples, BoxError> {
+fn load(folder: &Path, prefix: &str, scale: Scale) -> Result<Examples, BoxError> {
     let (shape, pixels) = read(&find(folder, &format!("{prefix}-images-idx3-ubyte"))?, 3)?;
     let (_, labels) = read(&find(folder, &format!("{prefix}-labels-idx1-ubyte"))?, 1)?;
-    // The usual mean and standard deviation of MNIST.
-    let scaled = pixels.iter().map(|p| (f32::from(*p) / 255.0 - 0.1307) / 0.3081).collect();
+    let (mean, deviation) = match scale {
+        Scale::Normal => (0.1307, 0.3081),
+        Scale::Unit => (0.0, 1.0),
+    };
+    let scaled = pixels.iter().map(|p| (f32::from(*p) / 255.0 - mean) / deviation).collect();
     let images = Tensor::new(&[shape[0], 1, shape[1], shape[2]], scaled)?;
     Ok(Examples::new(images, labels.into_iter().map(u32::from).collect())?)
 }

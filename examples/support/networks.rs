@@ -1,6 +1,6 @@
 //! The networks that the examples train.
 
-use bantam::nn::Graph;
+use bantam::nn::{Conv2d, Graph};
 use bantam::{Model, Result};
 
 /// A multilayer perceptron with random weights: `[784, 300, 100, 10]` is LeNet-300-100. `dropout` is the
@@ -21,5 +21,30 @@ pub fn perceptron(widths: &[usize], dropout: f64, seed: u64) -> Result<Model> {
         shapes.push((format!("{name}.bias"), vec![pair[1]]));
     }
     let shapes: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    Model::initialized(graph, &shapes, seed)
+}
+
+/// LeNet-5 as Caffe has it: 20 and 50 maps of 5x5, 500, 10.
+#[allow(dead_code, reason = "not every example has convolutions")]
+pub fn lenet_5(seed: u64) -> Result<Model> {
+    let graph = Graph::new()
+        .conv2d("conv1", Conv2d::default())
+        .max_pool(2)
+        .conv2d("conv2", Conv2d::default())
+        .max_pool(2)
+        .flatten()
+        .linear("fc1")
+        .relu()
+        .linear("fc2");
+    let shapes: [(&str, &[usize]); 8] = [
+        ("conv1.weight", &[20, 1, 5, 5]),
+        ("conv1.bias", &[20]),
+        ("conv2.weight", &[50, 20, 5, 5]),
+        ("conv2.bias", &[50]),
+        ("fc1.weight", &[500, 800]),
+        ("fc1.bias", &[500]),
+        ("fc2.weight", &[10, 500]),
+        ("fc2.bias", &[10]),
+    ];
     Model::initialized(graph, &shapes, seed)
 }

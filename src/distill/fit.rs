@@ -68,6 +68,7 @@ pub(super) fn fit<T: Float>(
             return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
         }
         trainable.seed(settings.seed)?;
+        settings.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
     } else if settings.pruning.is_some() {
         return Err(Error::Data("only a `Trainable` can be pruned while it is trained"));
     }

@@ -1,6 +1,7 @@
 //! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), training one in
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
+mod augment;
 mod check;
 mod convolve;
 mod data;
@@ -24,6 +25,7 @@ mod trainable;
 mod trainable_tests;
 mod training;
 
+pub use augment::Augmented;
 pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;

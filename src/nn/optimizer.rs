@@ -234,6 +234,11 @@ impl<T: Float> State<T> {
         self.second.resize(if second { len } else { 0 }, T::zero());
     }
 
+    /// The running means of squared gradients, of an optimizer that has them.
+    pub fn second(&self) -> &[T] {
+        &self.second
+    }
+
     /// Forgets all numbers but those that `keep` says.
     pub fn retain(&mut self, keep: &[bool]) {
         for memory in [&mut self.first, &mut self.second] {

@@ -16,7 +16,7 @@ impl<T: Float> LeafParam<T> {
     }
 
     /// Their places, row-major.
-    pub fn places(&self) -> impl Iterator<Item = usize> + '_ {
+    pub fn places(&self) -> impl Iterator<Item = usize> + Clone + '_ {
         let all = if self.positions.is_none() { 0..self.dense.len() } else { 0..0 };
         all.chain(self.positions.iter().flatten().copied())
     }
@@ -92,6 +92,17 @@ impl<T: Float> LeafParam<T> {
         self.form = self.of_latent(mask);
         self.touched = true;
         Ok(())
+    }
+
+    /// Rows and columns of its matrix.
+    pub fn shape(&self) -> [usize; 2] {
+        [self.form.rows(), self.form.cols()]
+    }
+
+    /// The mean square of the gradient of each trained entry, where the optimizer keeps one.
+    pub fn squared_gradients(&self) -> Option<&[T]> {
+        let squares = self.state.second();
+        (squares.len() == self.kept()).then_some(squares)
     }
 
     /// Whether pruned entries may come back.

@@ -6,7 +6,7 @@ mod tests;
 use super::{Amount, MagnitudePruner, unstructured};
 use crate::compressor::Step;
 use crate::model::Outline;
-use crate::nn::{LeafParam, Trainable};
+use crate::nn::{LeafParam, Optimizer, Trainable};
 use crate::{Error, Float, Invalid, Refusal, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
@@ -24,6 +24,7 @@ use std::ops::Range;
 /// | [`between`](Self::between) | `0.0..0.6` | fractions of the training |
 /// | [`every`](Self::every) | 32 steps | at least 1 |
 /// | [`saliency`](Self::saliency) | magnitude | what is small, see [`Saliency`] |
+/// | [`compact`](Self::compact) | 0 | exponent of the price of a place, at least 0 |
 /// | [`regrow`](Self::regrow) | 0 | fraction of the kept entries that change places, 0..1 |
 /// | [`rewind_to`](Self::rewind_to) | off | fraction of the training, at most `begin` |
 ///
@@ -56,6 +57,8 @@ pub struct GradualPruner {
     every: usize,
     #[serde(default)]
     saliency: Saliency,
+    #[serde(default)]
+    compact: f64,
     #[serde(default)]
     regrow: f64,
     #[serde(default)]
@@ -106,6 +109,10 @@ pub enum Saliency {
     /// *Layer-adaptive sparsity*, arXiv 2010.07611): for global rankings, in which a matrix of small numbers would
     /// lose everything.
     Lamp,
+    /// `w^2 E[g^2]`: by how much the loss would grow without the entry, from the squares of its gradients that Adam
+    /// keeps (Theis et al., *Faster gaze prediction with dense networks and Fisher pruning*, arXiv 1801.05787).
+    /// Magnitudes until the first step; refused without Adam.
+    Fisher,
 }
 
 impl GradualPruner {
@@ -117,6 +124,7 @@ impl GradualPruner {
             between: window(),
             every: every(),
             saliency: Saliency::default(),
+            compact: 0.0,
             regrow: 0.0,
             rewind_to: None,
         }
@@ -143,6 +151,14 @@ impl GradualPruner {
     /// What is small.
     pub fn saliency(mut self, saliency: Saliency) -> Self {
         self.saliency = saliency;
+        self
+    }
+
+    /// Prefers entries whose places cost little to store: what an entry is worth is divided by the bits of its place
+    /// to this power. A place costs `3 - log2(p)` bits, with the probability `p` that the densities of its row and its
+    /// column suggest. Whole inputs and units are then given up first. 1 is a good start.
+    pub fn compact(mut self, exponent: f64) -> Self {
+        self.compact = exponent;
         self
     }
 
@@ -181,10 +197,21 @@ impl GradualPruner {
         Invalid::unless_in(0.0..=1.0, "begin", self.between.start, "in 0..=1")?;
         Invalid::unless_in(self.between.start..=1.0, "end", self.between.end, "in begin..=1")?;
         Invalid::unless_in(1.0.., "every", self.every as f64, "at least 1")?;
+        Invalid::unless_in(0.0..f64::INFINITY, "compact", self.compact, "at least 0")?;
         Invalid::unless_in(0.0..1.0, "regrow", self.regrow, "in 0..1")?;
         self.rewind_to.map_or(Ok(()), |at| {
             Invalid::unless_in(0.0..=self.between.start, "rewind_to", at, "in 0..=begin")
         })
+    }
+
+    /// Whether this student can be pruned so.
+    pub(crate) fn check<T: Float>(&self, student: &Trainable<T>) -> Result<()> {
+        match (self.saliency, student.optimizer()) {
+            (Saliency::Fisher, Optimizer::Sgd(_)) => {
+                Err(Error::Data("pruning by squared gradients needs an optimizer that keeps them: Adam"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a training with it does to the forms of the weights.
@@ -279,11 +306,32 @@ impl GradualPruner {
     /// How much each trained entry matters.
     fn scores<T: Float>(&self, leaf: &LeafParam<T>) -> Vec<f64> {
         let magnitudes = leaf.places().map(|place| leaf.dense[place].widen().abs());
-        match self.saliency {
-            Saliency::Magnitude => magnitudes.collect(),
-            Saliency::Lamp => lamp(&magnitudes.collect::<Vec<_>>()),
+        let mut scores: Vec<f64> = match (self.saliency, leaf.squared_gradients()) {
+            (Saliency::Lamp, _) => lamp(&magnitudes.collect::<Vec<_>>()),
+            (Saliency::Fisher, Some(squares)) => {
+                magnitudes.zip(squares).map(|(w, g)| w * w * g.widen()).collect()
+            }
+            (Saliency::Magnitude | Saliency::Fisher, _) => magnitudes.map(|w| w * w).collect(),
+        };
+        if self.compact > 0.0 {
+            let prices = prices(leaf.places(), leaf.kept(), leaf.shape());
+            scores.iter_mut().zip(prices).for_each(|(score, price)| *score /= price.powf(self.compact));
         }
+        scores
     }
+}
+
+/// Bits that it takes to say where each entry lies and what it is.
+fn prices(places: impl Iterator<Item = usize> + Clone, kept: usize, [rows, cols]: [usize; 2]) -> Vec<f64> {
+    let (mut in_row, mut in_col) = (vec![0_usize; rows], vec![0_usize; cols]);
+    for place in places.clone() {
+        in_row[place / cols] += 1;
+        in_col[place % cols] += 1;
+    }
+    // No place is rarer than one in four columns.
+    let (least, kept) = (1.0 / (4 * rows) as f64, kept as f64);
+    let probability = |place: usize| in_row[place / cols] as f64 * in_col[place % cols] as f64 / kept;
+    places.map(|place| 3.0 - probability(place).clamp(least, 0.9).log2()).collect()
 }
 
 /// Scores of arXiv 2010.07611, equation 2.

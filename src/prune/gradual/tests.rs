@@ -225,6 +225,7 @@ fn what_cannot_be_is_refused() {
         ok.clone().between(f64::NAN..0.4),
         ok.clone().between(0.5..1.4),
         ok.clone().every(0),
+        ok.clone().compact(-1.0),
         ok.clone().regrow(1.0),
         ok.clone().rewind_to(0.5),
     ] {
@@ -270,6 +271,37 @@ fn scores_of_lamp() {
     let to = MagnitudePruner::sparsity(0.8).global();
     let seen = run(GradualPruner::new(to).saliency(Saliency::Lamp), &mut student(&model()));
     assert_eq!(seen[39][0] + seen[39][1], 240);
+}
+
+#[test]
+fn squared_gradients_and_the_price_of_places() {
+    let to = || MagnitudePruner::sparsity(0.8).global();
+    // Inputs that are always zero have no gradient, whatever their weights are.
+    let mut x = numbers(&[64, 12], 9);
+    x.as_mut_slice().chunks_mut(12).for_each(|x| x[5] = 0.0);
+    let labels = (0..64).map(|i| i % 3).collect();
+    let data = Examples::new(x, labels).unwrap();
+    let mut ours = student(&model());
+    let pruner = GradualPruner::new(to()).saliency(Saliency::Fisher);
+    FineTuner::new(&data).batch_size(8).epochs(5).prune(pruner).fit(&mut ours, &mut quiet).unwrap();
+    assert!(ours.entries("a.weight").unwrap().all(|(i, _)| i % 12 != 5));
+    // Fewer columns are used where places have a price.
+    let columns = |compact: f64| {
+        let mut ours = student(&model());
+        run(GradualPruner::new(to()).compact(compact), &mut ours);
+        let mut used: Vec<usize> = ours.entries("a.weight").unwrap().map(|(i, _)| i % 12).collect();
+        used.sort_unstable();
+        used.dedup();
+        used.len()
+    };
+    assert!(columns(4.0) < columns(0.0));
+    let mut plain = model().network().unwrap().trainable(Optimizer::sgd().into()).unwrap();
+    let pruner = GradualPruner::new(to()).saliency(Saliency::Fisher);
+    assert!(matches!(FineTuner::new(&data).prune(pruner).fit(&mut plain, &mut quiet), Err(Error::Data(_))));
+    // 2 x 3 with 3 kept: p = 2 * 1 / 3, 2 * 2 / 3 (cut), 1 * 2 / 3.
+    let bits = super::prices([0, 1, 4].into_iter(), 3, [2, 3]);
+    let wanted = [3.0 - (2.0_f64 / 3.0).log2(), 3.0 - 0.9_f64.log2(), 3.0 - (2.0_f64 / 3.0).log2()];
+    assert!(bits.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-12));
 }
 
 proptest! {
