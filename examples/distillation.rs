@@ -13,8 +13,8 @@ mod mnist;
 mod networks;
 
 use args::Args;
-use mnist::Scale;
 use bantam::{BoxError, Distiller, FineTuner, Model, Pipeline};
+use mnist::Scale;
 use std::path::PathBuf;
 
 const TEACHER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/lenet-300-100.safetensors");

@@ -12,12 +12,12 @@ mod mnist;
 mod networks;
 
 use args::Args;
-use mnist::Scale;
 use bantam::nn::{Examples, Network};
 use bantam::{
     Activations, AffineQuantizer, BoxError, Distiller, FineTuner, Layout, LowRankFactorizer, MagnitudePruner,
     Model, Pipeline, Progress, Range, Result,
 };
+use mnist::Scale;
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};

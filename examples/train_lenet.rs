@@ -10,9 +10,9 @@ mod mnist;
 mod networks;
 
 use args::Args;
-use mnist::Scale;
 use bantam::nn::Optimizer;
 use bantam::{BoxError, FineTuner, Pipeline};
+use mnist::Scale;
 use std::path::PathBuf;
 
 fn main() -> Result<(), BoxError> {

@@ -66,9 +66,8 @@ fn main() -> Result<(), BoxError> {
     let file = out.join(format!("{kind}-{seed}.safetensors"));
     small.save_with(&file, Layout::Archive)?;
     let test = mnist::test(&folder, Scale::Unit)?;
-    let error = |model: &Model| -> Result<f64, BoxError> {
-        Ok(100.0 * (1.0 - model.network()?.accuracy(&test)?))
-    };
+    let error =
+        |model: &Model| -> Result<f64, BoxError> { Ok(100.0 * (1.0 - model.network()?.accuracy(&test)?)) };
     let parameters = recipe::parameters(&baseline);
     let file_bytes = std::fs::metadata(&file)?.len();
     let outcome = Outcome {
@@ -98,7 +97,10 @@ fn split(all: &Examples) -> Result<(Examples, Examples), BoxError> {
 }
 
 fn print(kind: Kind, outcome: &Outcome) {
-    println!("\n{kind}, {} parameters; files with all they need, errors on the test images", outcome.parameters);
+    println!(
+        "\n{kind}, {} parameters; files with all they need, errors on the test images",
+        outcome.parameters
+    );
     println!("{:<52} {:>8} {:>9} {:>9}", "", "smaller", "before", "after");
     for (name, smaller, before, after) in kind.published() {
         let before = before.map_or_else(String::new, |e| format!("{e:.2} %"));

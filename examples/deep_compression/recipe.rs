@@ -4,8 +4,8 @@ use crate::networks;
 use bantam::distill::Teacher;
 use bantam::nn::{Augmented, Dataset, Examples, Optimizer, Schedule};
 use bantam::{
-    AffineQuantizer, BoxError, CodebookQuantizer, Distiller, FineTuner, GradualPruner, MagnitudePruner, Model,
-    Pipeline, Progress, Saliency,
+    AffineQuantizer, BoxError, CodebookQuantizer, Distiller, FineTuner, GradualPruner, MagnitudePruner,
+    Model, Pipeline, Progress, Saliency,
 };
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -106,11 +106,7 @@ pub fn baseline(kind: Kind, data: &Data, seed: u64, budget: f64) -> Result<Model
 
 /// A convolutional network that has seen the images from all sides.
 fn teacher(data: &Data, more: &dyn Dataset, seed: u64, budget: f64) -> Result<Model, BoxError> {
-    let tuner = FineTuner::new(more)
-        .epochs(1)
-        .batch_size(128)
-        .rate(1e-3)
-        .seed(seed);
+    let tuner = FineTuner::new(more).epochs(1).batch_size(128).rate(1e-3).seed(seed);
     let _ = budget;
     let model = pipeline().finetune(tuner).run(networks::lenet_5(seed + 1000)?)?.model;
     say("teacher", &model, data)?;
@@ -126,7 +122,12 @@ pub fn compress(
     budget: f64,
 ) -> Result<Model, BoxError> {
     let env = |name: &str, or: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
-    let more = Augmented::new(&data.train, env("COPIES", 8.0) as usize).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(seed);
+    let more = Augmented::new(&data.train, env("COPIES", 8.0) as usize)
+        .shift(1.5)
+        .rotate(10.0)
+        .scale(0.1)
+        .shear(0.1)
+        .seed(seed);
     let teacher = teacher(data, &more, seed, budget)?.network()?;
     let teach = |e: f64| {
         Distiller::new(&teacher as &dyn Teacher, &more)
@@ -139,7 +140,11 @@ pub fn compress(
     };
     let keep = env("KEEP", 5000.0) / parameters(baseline) as f64;
     let to = MagnitudePruner::sparsity(1.0 - keep).global().only("*");
-    let pruner = GradualPruner::new(to).saliency(Saliency::Fisher).compact(1.0).between(0.05..env("END", 0.4)).every(25);
+    let pruner = GradualPruner::new(to)
+        .saliency(Saliency::Fisher)
+        .compact(1.0)
+        .between(0.05..env("END", 0.4))
+        .every(25);
     let training = teach(env("EPOCHS", 3.0))
         .rate(env("RATE", 4e-3))
         .schedule(Schedule::Cosine { floor: 0.0, warmup: 0.01, hold: env("END", 0.4) })
@@ -151,7 +156,8 @@ pub fn compress(
     let shared = pipeline()
         .then(CodebookQuantizer::values(values).only("*.weight"))
         .quantize(AffineQuantizer::bits(5).symmetric().only("*.bias"))
-        .run(&sparse)?.model;
+        .run(&sparse)?
+        .model;
     say("shared", &shared, data)?;
     let tuned = pipeline().distill(teach(env("EPOCHS2", 0.6)).rate(env("RATE2", 1e-3))).run(&shared)?.model;
     say("tuned", &tuned, data)?;

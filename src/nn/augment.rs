@@ -122,7 +122,8 @@ impl<D> Augmented<D> {
         let mut random = Random::new(self.seed ^ (index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))?;
         let mut even = |most: f64| (2.0 * random.uniform() - 1.0) * most;
         let (sin, cos) = even(self.rotate.to_radians()).sin_cos();
-        let (sy, sx, shear) = (1.0 / (1.0 + even(self.scale)), 1.0 / (1.0 + even(self.scale)), even(self.shear));
+        let (sy, sx, shear) =
+            (1.0 / (1.0 + even(self.scale)), 1.0 / (1.0 + even(self.scale)), even(self.shear));
         let offset = [even(self.shift), even(self.shift)];
         // Output to input: back along shift, rotation, shear and scale.
         let matrix = [[cos * sy, -sin * sy], [(sin + shear * cos) * sx, (cos - shear * sin) * sx]];
@@ -148,7 +149,8 @@ impl Change {
     fn apply<T: Float>(&self, from: &[T], [h, w]: [usize; 2], background: T, to: &mut [T]) {
         let middle = [(h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0];
         for (i, to) in to.iter_mut().enumerate() {
-            let at = [(i / w) as f64 - middle[0] - self.offset[0], (i % w) as f64 - middle[1] - self.offset[1]];
+            let at =
+                [(i / w) as f64 - middle[0] - self.offset[0], (i % w) as f64 - middle[1] - self.offset[1]];
             let bent = |axis: usize| self.bend.as_ref().map_or(0.0, |b| b[axis][i]);
             let source = |axis: usize| {
                 let [a, b] = self.matrix[axis];
@@ -294,8 +296,12 @@ mod tests {
         // A quarter turn of a square.
         let square: Vec<f64> = (1..=9).map(f64::from).collect();
         let mut turned = vec![0.0; 9];
-        Change { matrix: [[0.0, -1.0], [1.0, 0.0]], offset: [0.0; 2], bend: None }
-            .apply(&square, [3, 3], 0.0, &mut turned);
+        Change { matrix: [[0.0, -1.0], [1.0, 0.0]], offset: [0.0; 2], bend: None }.apply(
+            &square,
+            [3, 3],
+            0.0,
+            &mut turned,
+        );
         assert_eq!(turned, [7.0, 4.0, 1.0, 8.0, 5.0, 2.0, 9.0, 6.0, 3.0]);
     }
 

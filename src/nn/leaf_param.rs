@@ -2,9 +2,10 @@
 
 use super::layers::linear;
 use super::optimizer::{Optimizer, State};
+use super::step_size::LearnedSteps;
 use crate::tensor::round_to;
 use crate::weight::{Affine, Codes, Coding, Grid, Mask, Values};
-use crate::{Fault, Float, Leaf};
+use crate::{DType, Fault, Float, Leaf};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -22,6 +23,8 @@ use std::sync::Arc;
 /// were no rounding. A latent number never leaves the range of its grid: a change that points further out
 /// ends at the edge, and the next one that points back in takes effect at once. Latent numbers start at the
 /// decoded values, so that a leaf whose numbers do not cross half a step keeps its codes.
+///
+/// Where the step sizes are [learned](super::step_size), latent numbers may lie outside, and have no gradient there.
 ///
 /// # Codebooks
 /// Of a leaf with a codebook, the values of the table are trained, each by the sum of the gradients of the
@@ -41,6 +44,10 @@ pub(crate) struct LeafParam<T: Float> {
     gathered: Vec<T>,
     /// Of a coded leaf.
     pub(super) codes: Option<Trained<T>>,
+    /// Of the grids of a coded leaf, where they are trained as well.
+    pub(super) steps: Option<LearnedSteps<T>>,
+    /// How the scales are stored.
+    pub(super) scale_dtype: DType,
     pub(super) state: State<T>,
     /// Numbers of all entries at some time before.
     pub(super) remembered: Option<Vec<T>>,
@@ -61,9 +68,11 @@ pub(super) enum Trained<T> {
 /// Kept entries that share a grid.
 #[derive(Clone, Debug)]
 pub(super) struct Run<T> {
+    /// Which of the blocks that have a scale of their own.
+    pub block: usize,
     /// Of the kept entries, in order.
-    range: Range<usize>,
-    grid: Grid<T>,
+    pub range: Range<usize>,
+    pub grid: Grid<T>,
 }
 
 impl<T: Float> LeafParam<T> {
@@ -91,6 +100,11 @@ impl<T: Float> LeafParam<T> {
             gathered: Vec::new(),
             state: State::default(),
             remembered: None,
+            steps: None,
+            scale_dtype: match &leaf.coding {
+                Coding::Affine(affine) => affine.scale.dtype(),
+                _ => T::DTYPE,
+            },
             frozen: false,
             touched: false,
             positions,
@@ -163,6 +177,7 @@ impl<T: Float> LeafParam<T> {
         if self.frozen {
             return;
         }
+        self.learn_steps(optimizer, rate);
         let direct = self.is_direct();
         let whole = direct || (self.positions.is_none() && matches!(self.codes, Some(Trained::Grids(_))));
         if !whole {
@@ -180,7 +195,7 @@ impl<T: Float> LeafParam<T> {
     /// Brings `dense` up to date.
     pub(super) fn refresh(&mut self) {
         self.touched = true;
-        let Self { positions, latent, dense, codes, .. } = self;
+        let Self { positions, latent, dense, codes, steps, .. } = self;
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
         let runs = match codes {
             Some(Trained::Grids(runs)) => runs,
@@ -194,9 +209,9 @@ impl<T: Float> LeafParam<T> {
                 return;
             }
         };
-        for Run { range, grid } in runs {
+        for Run { range, grid, .. } in runs {
             for j in range.clone() {
-                let x = grid.clamp(latent[j]);
+                let x = if steps.is_some() { latent[j] } else { grid.clamp(latent[j]) };
                 latent[j] = x;
                 // There is no code for NaN, which must not pass for a number.
                 dense[place(j)] = if x.is_nan() { x } else { grid.value(grid.code(x)) };
@@ -242,12 +257,13 @@ impl<T: Float> LeafParam<T> {
             (Coding::Affine(affine), Some(Trained::Grids(runs))) => {
                 // Entries of a run without a grid keep the codes they came with.
                 let mut codes = affine.codes.unpack(0..affine.codes.len())?;
-                for Run { range, grid } in runs {
+                for Run { range, grid, .. } in runs {
                     for j in range.clone() {
                         codes[j] = grid.code(self.latent[j]);
                     }
                 }
-                Coding::Affine(Affine { codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
+                let scale = self.trained_scales(affine, runs)?;
+                Coding::Affine(Affine { scale, codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
             }
             (Coding::Codebook(book), _) if self.latent.is_empty() => Coding::Codebook(book.clone()),
             (Coding::Codebook(book), _) => {
@@ -286,7 +302,7 @@ pub(super) fn runs<T: Float>(
         let end = positions.map_or(last, |p| p.partition_point(|i| *i < last));
         let range = start..end;
         start = end;
-        Run { range, grid }
+        Run { block: b, range, grid }
     });
     Ok(runs.filter(|run| run.grid.is_sound()).collect())
 }

@@ -17,6 +17,7 @@ mod optimizer;
 mod param;
 mod plan;
 mod schedule;
+mod step_size;
 mod support;
 #[cfg(test)]
 mod testing;

@@ -49,7 +49,8 @@ impl<T: Float> LeafParam<T> {
             _ => self.form.clone().retain(|place, _| mask.has(place))?,
         };
         if let (Some(Trained::Grids(grids)), Coding::Affine(affine)) = (&mut self.codes, &self.form.coding) {
-            *grids = runs(affine, &self.form, Some(&positions))?;
+            let fewer = runs(affine, &self.form, Some(&positions))?;
+            grids.iter_mut().zip(fewer).for_each(|(run, fewer)| run.range = fewer.range);
         }
         self.positions = Some(positions);
         self.touched = true;

@@ -57,6 +57,32 @@ impl<T: Float> Grid<T> {
         Ok(scales.iter().zip(zeros).map(|(s, z)| Self::new(affine.bits(), centred, *s, z)).collect())
     }
 
+    /// The same codes with another scale, which is a positive number.
+    pub fn with_scale(&self, scale: T) -> Self {
+        Self { scale, ..*self }
+    }
+
+    /// How the number that stands for `x` changes with the scale (Esser et al., arXiv 1902.08153, equation 3), and
+    /// whether it changes with `x`: it does not beyond the ends of the grid.
+    pub fn slope(&self, x: T) -> (f64, bool) {
+        let at = x.widen() / self.scale.widen();
+        let code = at.round_ties_even();
+        let zero = f64::from(self.zero);
+        let (low, high) = (f64::from(self.low) - zero, f64::from(self.high) - zero);
+        if code < low {
+            (low, false)
+        } else if code > high {
+            (high, false)
+        } else {
+            (code - at, true)
+        }
+    }
+
+    /// Codes on the longer side of the zero, at least 1.
+    pub fn reach(&self) -> u8 {
+        (self.zero - self.low).max(self.high - self.zero).max(1)
+    }
+
     /// Whether the scale is a positive number. One of a hostile file may be anything.
     pub fn is_sound(&self) -> bool {
         self.scale > T::zero() && self.scale.is_finite()

@@ -1,4 +1,4 @@
-use super::{GradualPruner, Saliency, SparsitySchedule, lamp, largest};
+use super::{GradualPruner, Saliency, SparsitySchedule, lamp, largest, prices};
 use crate::distill::{FineTuner, Student};
 use crate::nn::{Examples, Graph, Input, Optimizer, Outputs, Trainable};
 use crate::random::Random;
@@ -189,7 +189,7 @@ fn codes_and_factors_are_pruned_in_their_form() {
     for (name, pipeline) in [
         ("pruned+quantized", Pipeline::new().quantize(AffineQuantizer::bits(4).only("a.weight"))),
         ("pruned+codebook 8", Pipeline::new().then(CodebookQuantizer::values(8).only("a.weight"))),
-        ("pruned+rank 4", Pipeline::new().factorize(crate::LowRankFactorizer::rank(4).only("a.weight"))),
+        ("pruned+factored", Pipeline::new().factorize(crate::LowRankFactorizer::rank(4).only("a.weight"))),
     ] {
         let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.5).only("a.weight"));
         let tuner = FineTuner::new(&data).batch_size(8).epochs(3).prune(pruner);
@@ -285,21 +285,20 @@ fn squared_gradients_and_the_price_of_places() {
     let pruner = GradualPruner::new(to()).saliency(Saliency::Fisher);
     FineTuner::new(&data).batch_size(8).epochs(5).prune(pruner).fit(&mut ours, &mut quiet).unwrap();
     assert!(ours.entries("a.weight").unwrap().all(|(i, _)| i % 12 != 5));
-    // Fewer columns are used where places have a price.
-    let columns = |compact: f64| {
+    // Places cost less where they have a price.
+    let bits = |compact: f64| -> f64 {
         let mut ours = student(&model());
-        run(GradualPruner::new(to()).compact(compact), &mut ours);
-        let mut used: Vec<usize> = ours.entries("a.weight").unwrap().map(|(i, _)| i % 12).collect();
-        used.sort_unstable();
-        used.dedup();
-        used.len()
+        let to = MagnitudePruner::sparsity(0.6);
+        run(GradualPruner::new(to).compact(compact), &mut ours);
+        let places: Vec<usize> = ours.entries("a.weight").unwrap().map(|(i, _)| i).collect();
+        prices(places.iter().copied(), places.len(), [20, 12]).iter().sum::<f64>() / places.len() as f64
     };
-    assert!(columns(4.0) < columns(0.0));
+    assert!(bits(8.0) < bits(0.0), "{} {}", bits(8.0), bits(0.0));
     let mut plain = model().network().unwrap().trainable(Optimizer::sgd().into()).unwrap();
     let pruner = GradualPruner::new(to()).saliency(Saliency::Fisher);
     assert!(matches!(FineTuner::new(&data).prune(pruner).fit(&mut plain, &mut quiet), Err(Error::Data(_))));
     // 2 x 3 with 3 kept: p = 2 * 1 / 3, 2 * 2 / 3 (cut), 1 * 2 / 3.
-    let bits = super::prices([0, 1, 4].into_iter(), 3, [2, 3]);
+    let bits = prices([0, 1, 4].into_iter(), 3, [2, 3]);
     let wanted = [3.0 - (2.0_f64 / 3.0).log2(), 3.0 - 0.9_f64.log2(), 3.0 - (2.0_f64 / 3.0).log2()];
     assert!(bits.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-12));
 }
