@@ -159,7 +159,10 @@ pub fn compress(
         .run(&sparse)?
         .model;
     say("shared", &shared, data)?;
-    let tuned = pipeline().distill(teach(env("EPOCHS2", 0.6)).rate(env("RATE2", 1e-3))).run(&shared)?.model;
+    let tuned = pipeline()
+        .distill(teach(env("EPOCHS2", 0.6)).rate(env("RATE2", 1e-3)).move_codes_until(env("MOVE", 0.6)))
+        .run(&shared)?
+        .model;
     say("tuned", &tuned, data)?;
     Ok(tuned)
 }

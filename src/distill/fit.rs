@@ -69,8 +69,14 @@ pub(super) fn fit<T: Float>(
         }
         trainable.seed(settings.seed)?;
         settings.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
-    } else if settings.pruning.is_some() {
-        return Err(Error::Data("only a `Trainable` can be pruned while it is trained"));
+        if settings.learn_steps && trainable.learn_step_sizes("*") == 0 {
+            return Err(Error::Data("there are no step sizes to learn: no weight is quantized"));
+        }
+        if settings.moving > 0.0 && trainable.move_codes("*") == 0 {
+            return Err(Error::Data("there are no codes to move: no weight has a codebook"));
+        }
+    } else if settings.pruning.is_some() || settings.learn_steps || settings.moving > 0.0 {
+        return Err(Error::Data("only a `Trainable` can be pruned, or learn step sizes and codes"));
     }
     let n = settings.train.len();
     if n == 0 {
@@ -106,6 +112,12 @@ pub(super) fn fit<T: Float>(
             student.backward(&Outputs { logits: gradient, taps: Vec::new() }).map_err(unbox)?;
             if let (Some(pruner), Some(student)) = (&settings.pruning, student.as_trainable()) {
                 pruner.before_step(step, steps, student)?;
+            }
+            if settings.moving > 0.0
+                && step == (settings.moving * steps as f64) as usize
+                && let Some(student) = student.as_trainable()
+            {
+                student.hold_codes("*");
             }
             let rate = settings.rate * settings.schedule.factor(step, steps) * factor;
             student.step(rate).map_err(unbox)?;

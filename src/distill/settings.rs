@@ -24,6 +24,9 @@ pub(crate) struct Settings<'a, T: Float> {
     pub schedule: Schedule,
     pub seed: u64,
     pub pruning: Option<GradualPruner>,
+    pub learn_steps: bool,
+    /// Fraction of the training in which codes of codebooks move.
+    pub moving: f64,
     pub after_step: Option<Arc<Hook<'a, T>>>,
 }
 
@@ -39,6 +42,8 @@ impl<'a, T: Float> Settings<'a, T> {
             schedule: Schedule::default(),
             seed: 0,
             pruning: None,
+            learn_steps: false,
+            moving: 0.0,
             after_step: None,
         }
     }
@@ -47,6 +52,7 @@ impl<'a, T: Float> Settings<'a, T> {
         Invalid::unless_in(1.0.., "epochs", self.epochs as f64, "at least 1")?;
         Invalid::unless_in(1.0.., "batch_size", self.batch_size as f64, "at least 1")?;
         Invalid::unless_in(f64::MIN_POSITIVE..f64::INFINITY, "rate", self.rate, "above 0")?;
+        Invalid::unless_in(0.0..=1.0, "move_codes_until", self.moving, "in 0..=1")?;
         self.pruning.as_ref().map_or(Ok(()), GradualPruner::validate)?;
         self.optimizer.validate()?;
         self.schedule.validate()
@@ -63,6 +69,8 @@ impl<'a, T: Float> Settings<'a, T> {
             .field("schedule", &self.schedule)
             .field("seed", &self.seed)
             .field("pruning", &self.pruning)
+            .field("learn_step_sizes", &self.learn_steps)
+            .field("move_codes_until", &self.moving)
             .field("after_step", &self.after_step.is_some());
     }
 }
@@ -111,6 +119,21 @@ macro_rules! setters {
             /// Prunes the student while it is trained.
             pub fn prune(mut self, pruner: crate::GradualPruner) -> Self {
                 self.settings.pruning = Some(pruner);
+                self
+            }
+
+            /// Trains the scales of quantized weights as well
+            /// ([`Trainable::learn_step_sizes`](crate::nn::Trainable::learn_step_sizes)).
+            pub fn learn_step_sizes(mut self) -> Self {
+                self.settings.learn_steps = true;
+                self
+            }
+
+            /// For this fraction of the training, entries of weights with a codebook may come to share other values
+            /// ([`Trainable::move_codes`](crate::nn::Trainable::move_codes)); after it the values themselves are
+            /// trained. Default: 0.
+            pub fn move_codes_until(mut self, fraction: f64) -> Self {
+                self.settings.moving = fraction;
                 self
             }
 

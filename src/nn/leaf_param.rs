@@ -1,10 +1,11 @@
 //! [`LeafParam`]: one matrix of a weight while it is trained.
 
 use super::layers::linear;
+use super::moving_codes::Moving;
 use super::optimizer::{Optimizer, State};
 use super::step_size::LearnedSteps;
 use crate::tensor::round_to;
-use crate::weight::{Affine, Codes, Coding, Grid, Mask, Values};
+use crate::weight::{Affine, Codebook, Codes, Coding, Grid, Mask, Values};
 use crate::{DType, Fault, Float, Leaf};
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,6 +64,8 @@ pub(super) enum Trained<T> {
     Grids(Vec<Run<T>>),
     /// One for each value of the table, and the code of each kept entry.
     Table(Vec<u8>),
+    /// One for each kept entry, which shares the value nearest to it.
+    Moving(Moving<T>),
 }
 
 /// Kept entries that share a grid.
@@ -179,7 +182,9 @@ impl<T: Float> LeafParam<T> {
         }
         self.learn_steps(optimizer, rate);
         let direct = self.is_direct();
-        let whole = direct || (self.positions.is_none() && matches!(self.codes, Some(Trained::Grids(_))));
+        let whole = direct
+            || (self.positions.is_none()
+                && matches!(self.codes, Some(Trained::Grids(_) | Trained::Moving(_))));
         if !whole {
             let mut gathered = std::mem::take(&mut self.gathered);
             self.gather(&mut gathered);
@@ -201,6 +206,15 @@ impl<T: Float> LeafParam<T> {
             Some(Trained::Grids(runs)) => runs,
             Some(Trained::Table(codes)) => {
                 return codes.iter().enumerate().for_each(|(j, c)| dense[place(j)] = latent[usize::from(*c)]);
+            }
+            Some(Trained::Moving(moving)) => {
+                moving.follow(latent);
+                let Moving { codes, table, .. } = moving;
+                for ((j, code), x) in codes.iter().enumerate().zip(latent.iter()) {
+                    // NaN has no nearest value, and must not pass for a number.
+                    dense[place(j)] = if x.is_nan() { *x } else { table[usize::from(*code)] };
+                }
+                return;
             }
             None => {
                 if let Some(positions) = positions {
@@ -237,6 +251,9 @@ impl<T: Float> LeafParam<T> {
             Some(Trained::Grids(runs)) => {
                 finite(runs.iter().flat_map(|run| run.range.clone()).map(|j| (place(j), self.latent[j])))
             }
+            Some(Trained::Moving(_)) => {
+                finite(self.latent.iter().enumerate().map(|(j, x)| (place(j), stored(*x))))
+            }
             // The place of a value is that of the first entry that has it.
             Some(Trained::Table(codes)) => finite(self.latent.iter().enumerate().map(|(i, x)| {
                 (codes.iter().position(|c| usize::from(*c) == i).map_or(0, place), stored(*x))
@@ -265,10 +282,14 @@ impl<T: Float> LeafParam<T> {
                 let scale = self.trained_scales(affine, runs)?;
                 Coding::Affine(Affine { scale, codes: Codes::pack(affine.bits(), &codes), ..affine.clone() })
             }
+            (Coding::Codebook(book), Some(Trained::Moving(moving))) => {
+                let table = Values::rounded(moving.table.clone(), book.table.dtype());
+                Coding::Codebook(Codebook::new(table, Codes::pack(book.bits(), &moving.codes)))
+            }
             (Coding::Codebook(book), _) if self.latent.is_empty() => Coding::Codebook(book.clone()),
-            (Coding::Codebook(book), _) => {
+            (Coding::Codebook(book), Some(Trained::Table(codes))) => {
                 let table = Values::rounded(self.latent.clone(), book.table.dtype());
-                Coding::Codebook(book.with_table(table))
+                Coding::Codebook(Codebook::new(table, Codes::pack(book.bits(), codes)))
             }
             _ => Coding::Float(Values::rounded(self.values().to_vec(), self.form.float_dtype())),
         };

@@ -11,6 +11,7 @@ mod init;
 mod layers;
 mod leaf_param;
 mod loss;
+mod moving_codes;
 mod network;
 mod op;
 mod optimizer;

@@ -18,7 +18,6 @@ use super::trainable::Trainable;
 use crate::tensor::round_to;
 use crate::weight::{Affine, Values};
 use crate::{Fault, Float};
-use wildmatch::WildMatch;
 
 /// Scales of a leaf while they are trained.
 #[derive(Clone, Debug)]
@@ -89,14 +88,7 @@ impl<T: Float> Trainable<T> {
     /// Trains the scales of all coded leaves whose path matches `pattern` together with their codes (learned step
     /// sizes, arXiv 1902.08153). Frozen leaves, codebooks and floats have none. Gives how many leaves there are.
     pub fn learn_step_sizes(&mut self, pattern: &str) -> usize {
-        let pattern = WildMatch::new(pattern);
-        let mut count = 0;
-        for param in &mut self.params {
-            param.for_each_leaf(&mut |path, leaf| {
-                count += usize::from(pattern.matches(path) && leaf.train_steps());
-            });
-        }
-        count
+        self.count_leaves(pattern, LeafParam::train_steps)
     }
 }
 

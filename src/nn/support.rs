@@ -38,7 +38,10 @@ impl<T: Float> LeafParam<T> {
         let positions = only(&all, keep);
         match &mut self.codes {
             Some(Trained::Table(codes)) => *codes = only(codes, keep),
-            _ => {
+            other => {
+                if let Some(Trained::Moving(moving)) = other {
+                    moving.codes = only(&moving.codes, keep);
+                }
                 self.latent = only(&self.latent, keep);
                 self.state.retain(keep);
             }

@@ -52,12 +52,6 @@ impl<T: Float> Codebook<T> {
         Self::new(self.table.clone(), codes)
     }
 
-    /// Another table of the same length for these codes.
-    pub fn with_table(&self, table: Values<T>) -> Self {
-        debug_assert_eq!(table.len(), self.table.len());
-        Self { table, ..self.clone() }
-    }
-
     pub fn bits(&self) -> u8 {
         self.codes.bits()
     }
