@@ -98,6 +98,7 @@ mod quantize;
 mod random;
 mod recipe;
 pub mod report;
+mod sensitivity;
 mod tensor;
 mod weight;
 
@@ -118,6 +119,7 @@ pub use prune::{GradualPruner, MagnitudePruner, Saliency, SparsitySchedule};
 pub use quantize::{AffineQuantizer, Calibrator, Range};
 pub use recipe::{Recipe, RecipeStep};
 pub use report::Report;
+pub use sensitivity::{Sensitivity, SensitivityScan, WeightSensitivity};
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};
 

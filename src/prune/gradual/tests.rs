@@ -289,7 +289,7 @@ fn squared_gradients_and_the_price_of_places() {
     let bits = |compact: f64| -> f64 {
         let mut ours = student(&model());
         let to = MagnitudePruner::sparsity(0.6);
-        run(GradualPruner::new(to).compact(compact), &mut ours);
+        run(GradualPruner::new(to).compact(compact).every(2), &mut ours);
         let places: Vec<usize> = ours.entries("a.weight").unwrap().map(|(i, _)| i).collect();
         prices(places.iter().copied(), places.len(), [20, 12]).iter().sum::<f64>() / places.len() as f64
     };
