@@ -76,7 +76,7 @@ impl Work {
         match self {
             Self::Linear { n, cols, rows, .. } => n.saturating_mul(*cols).saturating_mul(*rows),
             Self::Conv { n, out, geometry } => {
-                n.saturating_mul(geometry.windows() * out / geometry.groups).saturating_mul(geometry.cols())
+                n.saturating_mul(geometry.windows() * out).saturating_mul(geometry.cols())
             }
             _ => 0,
         }

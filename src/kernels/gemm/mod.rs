@@ -28,18 +28,38 @@ const LEFT: usize = 64 << 10;
 /// Bytes of panels that are made at a time.
 const PANELS: usize = 2 << 20;
 
+/// Brings columns into a panel: see [`Right::pack`].
+type Pack<'a, T> = dyn Fn(Range<usize>, usize, usize, usize, &mut [T]) + 'a;
+
 /// A number type, with the lanes of a panel and of the narrower last one.
 pub trait Lanes: Float + Pod + Send + Sync {
+    /// Computes a part of a product on this thread.
     #[doc(hidden)]
-    fn block<L: Left<Self>, R: Right<Self>>(left: L, right: R, part: &Part<Self>, out: &mut Out<'_, Self>);
+    fn block<L: Left<Self>, R: Right<Self>>(left: L, right: R, part: &Part<Self>, out: &mut Out<'_, Self>) {
+        // Called once a panel, and so not compiled again for each left operand.
+        Self::tiles(
+            left,
+            &|steps, first, width, lanes, panel| {
+                fast(
+                    #[inline(always)]
+                    || right.pack(steps, first, width, lanes, panel),
+                );
+            },
+            part,
+            out,
+        );
+    }
+
+    #[doc(hidden)]
+    fn tiles<L: Left<Self>>(left: L, pack: &Pack<'_, Self>, part: &Part<Self>, out: &mut Out<'_, Self>);
 }
 
 macro_rules! lanes {
     ($t:ty, $n:literal, $half:literal) => {
         impl Lanes for $t {
-            fn block<L: Left<Self>, R: Right<Self>>(
+            fn tiles<L: Left<Self>>(
                 left: L,
-                right: R,
+                pack: &Pack<'_, Self>,
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
@@ -48,10 +68,10 @@ macro_rules! lanes {
                     if has_fused() {
                         fast(
                             #[inline(always)]
-                            || blocks::<Self, L, R, $n, $half, true>(left, right, part, out, room, panels),
+                            || blocks::<Self, L, $n, $half, true>(left, pack, part, out, room, panels),
                         );
                     } else {
-                        blocks::<Self, L, R, $n, $half, false>(left, right, part, out, room, panels);
+                        blocks::<Self, L, $n, $half, false>(left, pack, part, out, room, panels);
                     }
                 });
             }
@@ -136,9 +156,9 @@ impl<T: Float> Out<'_, T> {
 }
 
 #[inline(always)]
-fn blocks<T, L, R, const N: usize, const HALF: usize, const FUSED: bool>(
+fn blocks<T, L, const N: usize, const HALF: usize, const FUSED: bool>(
     left: L,
-    right: R,
+    pack: &Pack<'_, T>,
     part: &Part<T>,
     out: &mut Out<'_, T>,
     room: &mut [T],
@@ -146,7 +166,6 @@ fn blocks<T, L, R, const N: usize, const HALF: usize, const FUSED: bool>(
 ) where
     T: Float,
     L: Left<T>,
-    R: Right<T>,
 {
     let Part { rows, columns, steps, alpha, beta } = part;
     if *steps == 0 {
@@ -162,7 +181,7 @@ fn blocks<T, L, R, const N: usize, const HALF: usize, const FUSED: bool>(
             for (column, panel) in some.clone().step_by(N).zip(room.chunks_exact_mut(longest * N)) {
                 let width = N.min(some.end - column);
                 let lanes = if width > HALF { N } else { HALF };
-                right.pack(now.clone(), column, width, lanes, &mut panel[..now.len() * lanes]);
+                pack(now.clone(), column, width, lanes, &mut panel[..now.len() * lanes]);
             }
             for band in rows.clone().step_by(near) {
                 let band = band..rows.end.min(band + near);
