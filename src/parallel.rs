@@ -7,6 +7,24 @@
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+/// Threads that share the work.
+pub fn threads() -> usize {
+    #[cfg(feature = "threads")]
+    return rayon::current_num_threads();
+    #[cfg(not(feature = "threads"))]
+    1
+}
+
+/// `f()` on one of the threads that share the work: what it shares out then costs less, since nobody outside has
+/// to wait for it.
+pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    #[cfg(feature = "threads")]
+    if threads() > 1 && rayon::current_thread_index().is_none() {
+        return rayon::scope(|_| f());
+    }
+    f()
+}
+
 /// `f(0), f(1), .., f(n - 1)`, in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     #[cfg(feature = "threads")]
@@ -78,6 +96,27 @@ pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, 
     values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     #[cfg(not(feature = "threads"))]
     values.chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
+}
+
+/// `f(i, first, second)` for each pair of chunks of two lists that have as many chunks.
+pub fn for_each_pair<A: Send, B: Send>(
+    (first, first_size): (&mut [A], usize),
+    (second, second_size): (&mut [B], usize),
+    f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
+) {
+    let (first_size, second_size) = (first_size.max(1), second_size.max(1));
+    if first.len() <= first_size {
+        if !first.is_empty() {
+            f(0, first, second);
+        }
+        return;
+    }
+    #[cfg(feature = "threads")]
+    (first.par_chunks_mut(first_size).zip(second.par_chunks_mut(second_size)).enumerate())
+        .for_each(|(i, (a, b))| f(i, a, b));
+    #[cfg(not(feature = "threads"))]
+    (first.chunks_mut(first_size).zip(second.chunks_mut(second_size)).enumerate())
+        .for_each(|(i, (a, b))| f(i, a, b));
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod pruning;
 #[path = "../kernels/quantize.rs"]
 mod quantizing;
 mod row;
+mod training;
 mod work;
 
 use args::Args;

@@ -8,19 +8,23 @@ use bantam::{BoxError, Model, Pipeline, Tensor};
 use std::path::Path;
 
 pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Work, BoxError> {
-    let small = Pipeline::<f32>::from(&row.recipe()?).strict().run(model(row, folder)?)?;
+    let small = Pipeline::<f32>::from(&row.recipe()?).strict().run(model(row, &row.layers, folder)?)?;
     let network = small.model.network()?;
-    let [channels, height, width] = row.input;
-    let values = data::values(batch * channels * height * width, folder)?;
-    let input = Input::Values(Tensor::new(&[batch, channels, height, width], values)?);
+    let input = input(row, batch, folder)?;
     Ok(timed(move || Ok(network.forward(&input)?)))
 }
 
+pub fn input(row: &Row, batch: usize, folder: Option<&Path>) -> Result<Input<f32>, BoxError> {
+    let [channels, height, width] = row.input;
+    let values = data::values(batch * channels * height * width, folder)?;
+    Ok(Input::Values(Tensor::new(&[batch, channels, height, width], values)?))
+}
+
 /// The layers, with weights that keep the size of what passes through.
-fn model(row: &Row, folder: Option<&Path>) -> Result<Model, BoxError> {
+pub fn model(row: &Row, layers: &[Layer], folder: Option<&Path>) -> Result<Model, BoxError> {
     let (mut graph, mut tensors) = (Graph::new(), Vec::new());
     let [mut channels, mut height, mut width] = row.input;
-    for (i, layer) in row.layers.iter().enumerate() {
+    for (i, layer) in layers.iter().enumerate() {
         let name = format!("layer{i}");
         let shape = match *layer {
             Layer::Conv { channels: out, size, padding } => {

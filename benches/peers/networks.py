@@ -1,4 +1,4 @@
-"""The peers of networks: float32 and int8, whole networks and single operators.
+"""The peers of networks: float32 and int8, whole networks and single operators; and of training them.
 
 Weights are those of our side: normal values divided by the root of the number of inputs; biases are zero.
 """
@@ -11,10 +11,10 @@ import numpy as np
 from rows import peer, session
 
 
-def _layers(work):
+def _layers(work, of="layers"):
     """Each layer as its kind, its settings, and its weight where it has one."""
     channels, height, width = work.row["input"]
-    for layer in work.row["layers"]:
+    for layer in work.row[of]:
         kind, setting = next(iter(layer.items())) if isinstance(layer, dict) else (layer, None)
         weight = None
         if kind == "conv":
@@ -31,8 +31,7 @@ def _layers(work):
         yield kind, setting, weight
 
 
-@peer("torch network")
-def _(work):
+def _sequential(work, of="layers"):
     torch = work.torch()
     layers, flat = [], False
 
@@ -41,7 +40,7 @@ def _(work):
         layer.bias.data.zero_()
         return layer
 
-    for kind, setting, weight in _layers(work):
+    for kind, setting, weight in _layers(work, of):
         if kind == "conv":
             out, into, size, _ = weight.shape
             layers.append(filled(torch.nn.Conv2d(into, out, size, padding=setting["padding"]), weight))
@@ -52,13 +51,53 @@ def _(work):
             layers.append(filled(torch.nn.Linear(weight.shape[1], weight.shape[0]), weight))
         else:
             layers.append(torch.nn.MaxPool2d(2) if kind == "pool" else torch.nn.ReLU())
-    network, x = torch.nn.Sequential(*layers).eval(), torch.from_numpy(work.input())
+    return torch.nn.Sequential(*layers)
+
+
+@peer("torch network")
+def _(work):
+    torch = work.torch()
+    network, x = _sequential(work).eval(), torch.from_numpy(work.input())
 
     def call():
         with torch.inference_mode():
             return network(x)
 
     return call
+
+
+def _training(work, **settings):
+    """Steps of training on one batch, with the loss and the rate of our side."""
+    torch = work.torch()
+    from torch.nn.functional import cross_entropy, kl_div, log_softmax, softmax
+
+    student, x = _sequential(work), torch.from_numpy(work.input())
+    teacher = _sequential(work, "teacher").eval() if "teacher" in work.row else None
+    labels = torch.arange(work.batch) % 10
+    optimizer = torch.optim.Adam(student.parameters(), lr=1e-5, **settings)
+
+    def call():
+        optimizer.zero_grad(set_to_none=True)
+        logits = student(x)
+        loss = cross_entropy(logits, labels)
+        if teacher:
+            with torch.no_grad():
+                wanted = softmax(teacher(x) / 4, 1)
+            loss = 0.9 * 16 * kl_div(log_softmax(logits / 4, 1), wanted, reduction="batchmean") + 0.1 * loss
+        loss.backward()
+        optimizer.step()
+
+    return call
+
+
+@peer("torch training")
+def _(work):
+    return _training(work)
+
+
+@peer("torch training fused Adam")
+def _(work):
+    return _training(work, fused=True)
 
 
 def _model(nodes, tensors, x_type, y_type, shape):

@@ -28,6 +28,9 @@ pub struct Row {
     pub input: [usize; 3],
     #[serde(default)]
     pub layers: Vec<Layer>,
+    /// Layers of the network that is distilled into these.
+    #[serde(default)]
+    pub teacher: Vec<Layer>,
     /// What the memory and the arithmetic must do at least: bytes, and multiplications and additions for a
     /// row of input, each for one entry of one matrix (for a network: for all of it).
     pub limit: BTreeMap<String, f64>,
@@ -56,6 +59,8 @@ pub enum Measure {
     Matmul,
     /// A network of what the steps made.
     Network,
+    /// A step of training such a network.
+    Training,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -1,7 +1,7 @@
 //! What is timed, through the interface that users have.
 
 use crate::row::{Measure, Row};
-use crate::{data, kernel, network};
+use crate::{data, kernel, network, training};
 use bantam::{
     BoxError, Kind, Model, Pipeline, Recipe, RecipeStep, Tensor, Weight, WeightCompressor, WeightInfo,
 };
@@ -17,6 +17,9 @@ pub type Work = Box<dyn FnMut() -> Result<Duration, BoxError>>;
 pub fn prepare(row: &Row, batch: usize, folder: Option<&Path>) -> Result<(Work, Option<Work>), BoxError> {
     if row.measure == Measure::Network {
         return Ok((network::prepare(row, batch, folder)?, None));
+    }
+    if row.measure == Measure::Training {
+        return Ok((training::prepare(row, batch, folder)?, None));
     }
     let n = row.shape[0] * row.shape[1];
     let values = Rc::new(data::values(n * row.copies, folder)?);
@@ -64,7 +67,7 @@ fn step(row: &Row, batch: usize, values: Rc<Vec<f32>>, folder: Option<&Path>) ->
                 Ok(begin.elapsed() / weights.len() as u32)
             }))
         }
-        Measure::Network => Err("a network has no matrix".into()),
+        Measure::Network | Measure::Training => Err("a network has no matrix".into()),
     }
 }
 

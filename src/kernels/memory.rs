@@ -64,6 +64,15 @@ pub fn with_scratch<R>(n: usize, f: impl FnOnce(&mut [u8]) -> R) -> R {
     result
 }
 
+/// The same for `len` numbers, the first of which begins a line of the caches.
+pub fn with_room<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    const LINE: usize = 64;
+    with_scratch(len * size_of::<T>() + LINE, |bytes| {
+        let first = (bytes.as_ptr() as usize).wrapping_neg() % LINE;
+        f(bytemuck::cast_slice_mut(&mut bytes[first..][..len * size_of::<T>()]))
+    })
+}
+
 /// A place for values, written once from front to back.
 pub struct Slot<'a, T> {
     rest: &'a mut [MaybeUninit<T>],

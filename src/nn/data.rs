@@ -77,6 +77,13 @@ pub struct Outputs<T> {
     pub taps: Vec<Tensor<T>>,
 }
 
+impl<T: Float> Default for Outputs<T> {
+    /// None yet.
+    fn default() -> Self {
+        Self { logits: Tensor::zeros(&[0]), taps: Vec::new() }
+    }
+}
+
 /// Samples that can be fetched by index, in any order, from any thread.
 ///
 /// ```

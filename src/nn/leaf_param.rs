@@ -1,6 +1,7 @@
 //! [`LeafParam`]: one matrix of a weight while it is trained.
 
 use super::layers::linear;
+use super::layers::sparse::Kept;
 use super::moving_codes::Moving;
 use super::optimizer::{Optimizer, State};
 use super::step_size::LearnedSteps;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 ///
 /// The products of a forward and a backward pass use `dense`, the matrix as it would be decoded. Where the
 /// leaf is not pruned and not coded, `dense` is itself what is trained; otherwise `latent` is, and `dense`
-/// is refreshed from it after each step.
+/// is refreshed from it after each step. Where few entries of a matrix are kept, products meet only these.
 ///
 /// # Codes
 /// A coded leaf is trained by a straight-through estimator ("Estimating or Propagating Gradients Through
@@ -36,12 +37,18 @@ pub(crate) struct LeafParam<T: Float> {
     pub(super) form: Leaf<T>,
     /// Places of the kept entries; `None` where all are kept.
     pub(super) positions: Option<Vec<usize>>,
+    /// The same for products, where they meet only these.
+    pub(super) sparse: Option<Kept>,
+    /// Whether products may meet only the kept entries.
+    pub(super) may_be_sparse: bool,
     /// The entries that were not pruned when the training began, where some were.
     pub(super) allowed: Option<Arc<Mask>>,
     pub dense: Vec<T>,
     pub(super) latent: Vec<T>,
-    /// As large as `dense`.
-    pub gradient: Vec<T>,
+    /// As large as `dense`; of the kept entries alone where products meet only these.
+    pub(super) gradient: Vec<T>,
+    /// Whether nothing has been added to the gradient since the last step. It then holds anything.
+    pub(super) fresh: bool,
     gathered: Vec<T>,
     /// Of a coded leaf.
     pub(super) codes: Option<Trained<T>>,
@@ -79,8 +86,9 @@ pub(super) struct Run<T> {
 }
 
 impl<T: Float> LeafParam<T> {
-    /// `leaf` is in memory, and none of its entries NaN or infinite.
-    pub fn new(leaf: &Leaf<T>) -> Result<Self, Fault> {
+    /// `leaf` is in memory, and none of its entries NaN or infinite. `linear` says that it is used by whole
+    /// products alone.
+    pub fn new(leaf: &Leaf<T>, linear: bool) -> Result<Self, Fault> {
         let mask = leaf.mask()?;
         let dense = leaf.to_vec()?;
         finite(dense.iter().copied().enumerate())?;
@@ -97,9 +105,17 @@ impl<T: Float> LeafParam<T> {
             (_, None, Some(_)) => dense.clone(),
             (_, Some(positions), _) => positions.iter().map(|i| dense[*i]).collect(),
         };
+        let sparse = match (&positions, &codes) {
+            (Some(positions), None) if linear => Kept::new(leaf.rows(), leaf.cols(), positions),
+            _ => None,
+        };
+        let trained = if sparse.is_some() { latent.len() } else { dense.len() };
         Ok(Self {
             form: leaf.clone(),
-            gradient: vec![T::zero(); dense.len()],
+            gradient: vec![T::zero(); trained],
+            fresh: true,
+            may_be_sparse: linear,
+            sparse,
             gathered: Vec::new(),
             state: State::default(),
             remembered: None,
@@ -136,8 +152,30 @@ impl<T: Float> LeafParam<T> {
     /// Gradients of the trained numbers since the last step.
     pub fn kept_gradient(&self) -> Vec<T> {
         let mut gathered = Vec::new();
-        self.gather(&mut gathered);
+        if self.fresh {
+            gathered.resize(self.values().len(), T::zero());
+        } else {
+            self.gather(&mut gathered);
+        }
         gathered
+    }
+
+    /// The gradient of something that is used value by value, to be added to.
+    pub fn gradient(&mut self) -> &mut [T] {
+        if std::mem::take(&mut self.fresh) {
+            self.gradient.fill(T::zero());
+        }
+        &mut self.gradient
+    }
+
+    /// The gradient of all entries, and what it is to be multiplied by before more is added; `None` where they
+    /// are not trained.
+    pub fn gradient_of_all(&mut self) -> Option<(T, &mut [T])> {
+        if self.frozen {
+            return None;
+        }
+        let beta = if std::mem::take(&mut self.fresh) { T::zero() } else { T::one() };
+        Some((beta, &mut self.gradient))
     }
 
     /// The gradients of the trained numbers.
@@ -152,14 +190,19 @@ impl<T: Float> LeafParam<T> {
                 }
                 out.extend(sums.into_iter().map(T::narrow));
             }
-            (_, Some(positions)) => out.extend(positions.iter().map(|i| self.gradient[*i])),
-            (_, None) => out.extend_from_slice(&self.gradient),
+            (_, Some(positions)) if self.sparse.is_none() => {
+                out.extend(positions.iter().map(|i| self.gradient[*i]))
+            }
+            _ => out.extend_from_slice(&self.gradient),
         }
     }
 
     /// `y = beta * y + x W^T` for `x [n, cols]` and the given rows of `W`.
     pub fn product(&self, x: &[T], n: usize, rows: &Range<usize>, beta: T, y: &mut [T]) {
         let cols = self.form.cols();
+        if let Some(kept) = &self.sparse {
+            return kept.forward(n, x, &self.latent, beta, y);
+        }
         linear::forward([n, cols, rows.len()], x, &self.dense[band(rows, cols)], beta, y);
     }
 
@@ -167,12 +210,23 @@ impl<T: Float> LeafParam<T> {
     pub fn backward(&mut self, x: &[T], dy: &[T], n: usize, rows: &Range<usize>, dx: Option<(T, &mut [T])>) {
         let cols = self.form.cols();
         let (shape, band) = ([n, cols, rows.len()], band(rows, cols));
-        if !self.frozen {
-            linear::backward_weight(shape, x, dy, &mut self.gradient[band.clone()]);
+        if rows.len() < self.form.rows() {
+            self.gradient();
+        }
+        let kept = self.sparse.take();
+        if let Some((beta, gradient)) = self.gradient_of_all() {
+            match &kept {
+                Some(kept) => kept.backward_weight(n, x, dy, beta, gradient),
+                None => linear::backward_weight(shape, x, dy, beta, &mut gradient[band.clone()]),
+            }
         }
         if let Some((beta, dx)) = dx {
-            linear::backward_input(shape, dy, &self.dense[band], beta, dx);
+            match &kept {
+                Some(kept) => kept.backward_input(n, dy, &self.latent, beta, dx),
+                None => linear::backward_input(shape, dy, &self.dense[band], beta, dx),
+            }
         }
+        self.sparse = kept;
     }
 
     /// One step along the gradient, which starts again at zero.
@@ -180,11 +234,12 @@ impl<T: Float> LeafParam<T> {
         if self.frozen {
             return;
         }
+        self.gradient();
         self.learn_steps(optimizer, rate);
         let direct = self.is_direct();
-        let whole = direct
-            || (self.positions.is_none()
-                && matches!(self.codes, Some(Trained::Grids(_) | Trained::Moving(_))));
+        let coded =
+            self.positions.is_none() && matches!(self.codes, Some(Trained::Grids(_) | Trained::Moving(_)));
+        let whole = direct || coded || self.sparse.is_some();
         if !whole {
             let mut gathered = std::mem::take(&mut self.gathered);
             self.gather(&mut gathered);
@@ -193,7 +248,7 @@ impl<T: Float> LeafParam<T> {
         let gradient = if whole { &self.gradient } else { &self.gathered };
         let values = if direct { &mut self.dense } else { &mut self.latent };
         optimizer.update(rate, values, gradient, &mut self.state);
-        self.gradient.fill(T::zero());
+        self.fresh = true;
         self.refresh();
     }
 

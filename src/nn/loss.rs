@@ -4,6 +4,7 @@
 //! mean squared error takes the mean over all values. Exponentials are taken after subtracting the largest
 //! logit of the row, sums are kept in double precision, and no samples make a loss of 0.
 
+use crate::kernels::memory::with_room;
 use crate::{Error, Float, Result, Tensor};
 
 /// A loss and its gradient with respect to the logits.
@@ -15,12 +16,26 @@ pub type Loss<T> = (f64, Tensor<T>);
 /// [`Error::Shape`] when the logits are not `[n, classes]` with a label for each sample; [`Error::Label`]
 /// when a label is not below the number of classes.
 pub fn cross_entropy<T: Float>(logits: &Tensor<T>, labels: &[u32]) -> Result<Loss<T>> {
+    let mut gradient = Tensor::zeros(&[0]);
+    Ok((cross_entropy_into(logits, labels, &mut gradient)?, gradient))
+}
+
+/// As [`cross_entropy`], with the gradient in a tensor that is there already: where it has the shape of the
+/// logits, nothing is allocated.
+///
+/// # Errors
+/// As there.
+pub fn cross_entropy_into<T: Float>(
+    logits: &Tensor<T>,
+    labels: &[u32],
+    gradient: &mut Tensor<T>,
+) -> Result<f64> {
     let (n, classes) = matrix(logits)?;
     if labels.len() != n {
         return Err(Error::shape("labels", &[n], &[labels.len()]));
     }
     check_labels(labels, classes)?;
-    each_row(logits, 1.0, |i, probabilities, log_sum, row, gradient| {
+    each_row(logits, 1.0, gradient, |i, probabilities, log_sum, row, gradient| {
         let label = labels[i] as usize;
         for (g, p) in gradient.iter_mut().zip(probabilities) {
             *g = *p;
@@ -38,7 +53,8 @@ pub fn cross_entropy<T: Float>(logits: &Tensor<T>, labels: &[u32]) -> Result<Los
 pub fn soft_cross_entropy<T: Float>(logits: &Tensor<T>, probabilities: &Tensor<T>) -> Result<Loss<T>> {
     let (_, classes) = matrix(logits)?;
     same_shape("probabilities", logits, probabilities)?;
-    each_row(logits, 1.0, |i, softmax, log_sum, row, gradient| {
+    let mut gradient = Tensor::zeros(&[0]);
+    let loss = each_row(logits, 1.0, &mut gradient, |i, softmax, log_sum, row, gradient| {
         let wanted = &probabilities.as_slice()[i * classes..(i + 1) * classes];
         let total: f64 = wanted.iter().map(|p| p.widen()).sum();
         let mut loss = 0.0;
@@ -51,7 +67,8 @@ pub fn soft_cross_entropy<T: Float>(logits: &Tensor<T>, probabilities: &Tensor<T
             }
         }
         loss
-    })
+    })?;
+    Ok((loss, gradient))
 }
 
 /// Kullback-Leibler divergence of the softened predictions from the teacher's,
@@ -68,7 +85,8 @@ pub fn kl_divergence<T: Float>(logits: &Tensor<T>, teacher: &Tensor<T>, temperat
     same_shape("teacher's logits", logits, teacher)?;
     let inverse = 1.0 / temperature;
     let mut wanted = vec![0.0; classes];
-    each_row(logits, inverse, |i, softmax, log_sum, row, gradient| {
+    let mut gradient = Tensor::zeros(&[0]);
+    let loss = each_row(logits, inverse, &mut gradient, |i, softmax, log_sum, row, gradient| {
         let other = &teacher.as_slice()[i * classes..(i + 1) * classes];
         let other_sum = softmax_row(other, inverse, &mut wanted);
         let mut loss = 0.0;
@@ -81,7 +99,8 @@ pub fn kl_divergence<T: Float>(logits: &Tensor<T>, teacher: &Tensor<T>, temperat
             }
         }
         loss
-    })
+    })?;
+    Ok((loss, gradient))
 }
 
 /// Mean of the squared differences over all values, of any shape.
@@ -142,25 +161,30 @@ fn softmax_row<T: Float>(row: &[T], inverse: f64, out: &mut [f64]) -> f64 {
     top + sum.ln()
 }
 
-/// Calls `f(sample, softmax, log of the sum of exponentials, logits, gradient)` for each row and takes the
+/// Calls `f(sample, softmax, log of the sum of exponentials, logits, gradient)` for each row, and takes the
 /// mean of the losses it returns and of the gradients it writes.
 fn each_row<T: Float>(
     logits: &Tensor<T>,
     inverse: f64,
+    gradient: &mut Tensor<T>,
     mut f: impl FnMut(usize, &[f64], f64, &[T], &mut [f64]) -> f64,
-) -> Result<Loss<T>> {
+) -> Result<f64> {
     let (n, classes) = matrix(logits)?;
     let share = 1.0 / n.max(1) as f64;
-    let mut softmax = vec![0.0; classes];
-    let mut row_gradient = vec![0.0; classes];
-    let mut gradient = Vec::with_capacity(logits.len());
-    let mut loss = 0.0;
-    for (i, row) in logits.as_slice().chunks(classes).enumerate() {
-        let log_sum = softmax_row(row, inverse, &mut softmax);
-        loss += f(i, &softmax, log_sum, row, &mut row_gradient);
-        gradient.extend(row_gradient.iter().map(|g| T::narrow(g * share)));
+    if gradient.shape() != logits.shape() {
+        *gradient = Tensor::zeros(logits.shape());
     }
-    Ok((loss * share, Tensor::new(logits.shape(), gradient)?))
+    let mut loss = 0.0;
+    with_room(2 * classes, |room: &mut [f64]| {
+        let (softmax, row_gradient) = room.split_at_mut(classes);
+        let rows = logits.as_slice().chunks(classes).zip(gradient.as_mut_slice().chunks_mut(classes));
+        for (i, (row, gradient)) in rows.enumerate() {
+            let log_sum = softmax_row(row, inverse, softmax);
+            loss += f(i, softmax, log_sum, row, row_gradient);
+            gradient.iter_mut().zip(&*row_gradient).for_each(|(to, g)| *to = T::narrow(g * share));
+        }
+    });
+    Ok(loss * share)
 }
 
 #[cfg(test)]

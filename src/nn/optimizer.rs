@@ -1,5 +1,6 @@
 //! Optimizers: how a gradient changes the trained numbers. Formulas and defaults are PyTorch's.
 
+use crate::kernels::cpu::fast;
 use crate::{Float, Invalid, parallel};
 use serde::{Deserialize, Serialize};
 
@@ -179,15 +180,25 @@ impl Optimizer {
         match *self {
             Self::Sgd(Sgd { momentum: 0.0, weight_decay, .. }) => {
                 let (rate, decay) = (f(rate), f(weight_decay));
-                state.each(weights, gradient, |w, g, _, _| *w -= rate * (g + decay * *w));
+                state.each(
+                    weights,
+                    gradient,
+                    #[inline(always)]
+                    |w, g, _, _| *w -= rate * (g + decay * *w),
+                );
             }
             Self::Sgd(Sgd { momentum, nesterov, weight_decay }) => {
                 let (rate, decay, mu) = (f(rate), f(weight_decay), f(momentum));
-                state.each(weights, gradient, |w, g, v, _| {
-                    let g = g + decay * *w;
-                    *v = mu * *v + g;
-                    *w -= rate * if nesterov { g + mu * *v } else { *v };
-                });
+                state.each(
+                    weights,
+                    gradient,
+                    #[inline(always)]
+                    |w, g, v, _| {
+                        let g = g + decay * *w;
+                        *v = mu * *v + g;
+                        *w -= rate * if nesterov { g + mu * *v } else { *v };
+                    },
+                );
             }
             Self::Adam(Adam { betas: [b1, b2], epsilon, weight_decay, decoupled }) => {
                 let t = state.steps as f64;
@@ -201,12 +212,17 @@ impl Optimizer {
                 } else {
                     (T::one(), f(weight_decay))
                 };
-                state.each(weights, gradient, |w, g, m, v| {
-                    let g = g + decay * *w;
-                    *m = b1 * *m + c1 * g;
-                    *v = b2 * *v + c2 * g * g;
-                    *w = *w * pull - size * *m / (v.sqrt() * root + epsilon);
-                });
+                state.each(
+                    weights,
+                    gradient,
+                    #[inline(always)]
+                    |w, g, m, v| {
+                        let g = g + decay * *w;
+                        *m = b1 * *m + c1 * g;
+                        *v = b2 * *v + c2 * g * g;
+                        *w = *w * pull - size * *m / (v.sqrt() * root + epsilon);
+                    },
+                );
             }
         }
     }
@@ -257,34 +273,63 @@ impl<T: Float> State<T> {
         }
     }
 
-    /// `f(weight, gradient, first, second)` for each number. Where a memory is not used it is a dummy.
+    /// `f(weight, gradient, first, second)` for each number. Where a memory is not used it is a dummy. `f` must
+    /// be marked `#[inline(always)]`, so that it is compiled for the CPU's vectors.
     fn each(
         &mut self,
         weights: &mut [T],
         gradient: &[T],
-        f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send,
+        f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send + Copy,
     ) {
-        let mut first = self.first.chunks_mut(CHUNK);
-        let mut second = self.second.chunks_mut(CHUNK);
-        let mut work: Vec<_> = (weights.chunks_mut(CHUNK).zip(gradient.chunks(CHUNK)))
-            .map(|(w, g)| (w, g, first.next(), second.next()))
-            .collect();
-        parallel::for_each_chunk(&mut work, 1, |_, work| {
-            for (w, g, m, v) in work {
-                let pairs = w.iter_mut().zip(g.iter());
-                match (m, v) {
-                    (Some(m), Some(v)) => {
-                        for (((w, g), m), v) in pairs.zip(m.iter_mut()).zip(v.iter_mut()) {
-                            f(w, *g, m, v);
-                        }
-                    }
-                    (Some(m), None) => {
-                        pairs.zip(m.iter_mut()).for_each(|((w, g), m)| f(w, *g, m, &mut T::zero()));
-                    }
-                    _ => pairs.for_each(|(w, g)| f(w, *g, &mut T::zero(), &mut T::zero())),
-                }
-            }
-        });
+        each(weights, gradient, &mut self.first, &mut self.second, f);
+    }
+}
+
+fn each<T: Float>(
+    weights: &mut [T],
+    gradient: &[T],
+    first: &mut [T],
+    second: &mut [T],
+    f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send + Copy,
+) {
+    if weights.len() <= CHUNK {
+        return fast(
+            #[inline(always)]
+            || piece(weights, gradient, first, second, f),
+        );
+    }
+    let middle = (weights.len() / 2).next_multiple_of(CHUNK).min(weights.len() - 1);
+    let (weights, more_weights) = weights.split_at_mut(middle);
+    let (gradient, more_gradient) = gradient.split_at(middle);
+    let (first, more_first) = first.split_at_mut(middle.min(first.len()));
+    let (second, more_second) = second.split_at_mut(middle.min(second.len()));
+    parallel::join(
+        || each(weights, gradient, first, second, f),
+        || each(more_weights, more_gradient, more_first, more_second, f),
+    );
+}
+
+#[inline(always)]
+fn piece<T: Float>(
+    weights: &mut [T],
+    gradient: &[T],
+    first: &mut [T],
+    second: &mut [T],
+    f: impl Fn(&mut T, T, &mut T, &mut T),
+) {
+    let pairs = weights.iter_mut().zip(gradient);
+    if first.is_empty() {
+        for (w, g) in pairs {
+            f(w, *g, &mut T::zero(), &mut T::zero());
+        }
+    } else if second.is_empty() {
+        for ((w, g), m) in pairs.zip(first) {
+            f(w, *g, m, &mut T::zero());
+        }
+    } else {
+        for (((w, g), m), v) in pairs.zip(first).zip(second) {
+            f(w, *g, m, v);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
+use crate::kernels::memory::with_room;
 use crate::model::{Kind, WeightInfo};
 use crate::weight::Node;
 use crate::{Error, Fault, Float, Leaf, Result, Tensor, Weight};
@@ -41,9 +42,9 @@ impl<T: Float> Param<T> {
         let fixed = !is_matrix && !matches!(weight.node(), Node::Leaf(_));
         let tree = if fixed {
             let values = weight.dense_values().map_err(fail)?;
-            Tree::new(&Tensor::new(weight.shape(), values)?.into()).map_err(fail)?
+            Tree::new(&Tensor::new(weight.shape(), values)?.into(), false).map_err(fail)?
         } else {
-            Tree::new(weight).map_err(fail)?
+            Tree::new(weight, slot.role == Role::Linear).map_err(fail)?
         };
         let mut param = Self {
             name: slot.name.clone(),
@@ -97,7 +98,23 @@ impl<T: Float> Param<T> {
     /// The gradient of the same; `None` where it is not trained.
     pub fn vector_gradient(&mut self) -> Option<&mut [T]> {
         match &mut self.tree {
-            Tree::Leaf(leaf) if !leaf.frozen => Some(&mut leaf.gradient),
+            Tree::Leaf(leaf) if !leaf.frozen => Some(leaf.gradient()),
+            _ => None,
+        }
+    }
+
+    /// The entries of a matrix that is held as one.
+    pub fn matrix(&self) -> Option<&[T]> {
+        match &self.tree {
+            Tree::Leaf(leaf) => Some(&leaf.dense),
+            _ => None,
+        }
+    }
+
+    /// See [`LeafParam::gradient_of_all`].
+    pub fn matrix_gradient(&mut self) -> Option<(T, &mut [T])> {
+        match &mut self.tree {
+            Tree::Leaf(leaf) => leaf.gradient_of_all(),
             _ => None,
         }
     }
@@ -163,14 +180,16 @@ impl<T: Float> Param<T> {
 }
 
 impl<T: Float> Tree<T> {
-    fn new(weight: &Weight<T>) -> Result<Self, Fault> {
+    fn new(weight: &Weight<T>, linear: bool) -> Result<Self, Fault> {
         Ok(match weight.node() {
-            Node::Leaf(leaf) => Self::Leaf(Box::new(LeafParam::new(&leaf.load()?)?)),
+            Node::Leaf(leaf) => Self::Leaf(Box::new(LeafParam::new(&leaf.load()?, linear)?)),
             Node::Product(u, v) => {
                 let rank = v.shape().first().copied().unwrap_or(0);
-                Self::Product { u: Box::new(Self::new(u)?), v: Box::new(Self::new(v)?), rank }
+                Self::Product { u: Box::new(Self::new(u, linear)?), v: Box::new(Self::new(v, linear)?), rank }
             }
-            Node::Sum(parts) => Self::Sum(parts.iter().map(Self::new).collect::<Result<_, _>>()?),
+            Node::Sum(parts) => {
+                Self::Sum(parts.iter().map(|part| Self::new(part, linear)).collect::<Result<_, _>>()?)
+            }
         })
     }
 
@@ -226,10 +245,10 @@ impl<T: Float> Tree<T> {
     fn product(&self, x: &[T], n: usize, rows: &Range<usize>, beta: T, y: &mut [T]) {
         match self {
             Self::Leaf(leaf) => leaf.product(x, n, rows, beta, y),
-            Self::Product { u, v, rank } => {
-                let hidden = v.hidden(x, n, *rank);
-                u.product(&hidden, n, rows, beta, y);
-            }
+            Self::Product { u, v, rank } => with_room(n * rank, |hidden: &mut [T]| {
+                v.product(x, n, &(0..*rank), T::zero(), hidden);
+                u.product(hidden, n, rows, beta, y);
+            }),
             Self::Sum(parts) => {
                 for (i, part) in parts.iter().enumerate() {
                     part.product(x, n, rows, if i == 0 { beta } else { T::one() }, y);
@@ -238,21 +257,17 @@ impl<T: Float> Tree<T> {
         }
     }
 
-    fn hidden(&self, x: &[T], n: usize, rank: usize) -> Vec<T> {
-        let mut hidden = vec![T::zero(); n * rank];
-        self.product(x, n, &(0..rank), T::zero(), &mut hidden);
-        hidden
-    }
-
     fn backward(&mut self, x: &[T], dy: &[T], n: usize, rows: &Range<usize>, dx: Option<(T, &mut [T])>) {
         match self {
             Self::Leaf(leaf) => leaf.backward(x, dy, n, rows, dx),
             Self::Product { u, v, rank } => {
                 // Cheaper to compute again than to keep: the rank is small.
-                let hidden = v.hidden(x, n, *rank);
-                let mut dhidden = vec![T::zero(); n * *rank];
-                u.backward(&hidden, dy, n, rows, Some((T::zero(), &mut dhidden)));
-                v.backward(x, &dhidden, n, &(0..*rank), dx);
+                with_room(2 * n * *rank, |room: &mut [T]| {
+                    let (hidden, dhidden) = room.split_at_mut(n * *rank);
+                    v.product(x, n, &(0..*rank), T::zero(), hidden);
+                    u.backward(hidden, dy, n, rows, Some((T::zero(), dhidden)));
+                    v.backward(x, dhidden, n, &(0..*rank), dx);
+                });
             }
             Self::Sum(parts) => {
                 let (mut beta, mut dx) = match dx {

@@ -70,6 +70,19 @@ pub(crate) enum Work {
     Add,
 }
 
+impl Work {
+    /// Multiplications of its products.
+    pub fn operations(&self) -> usize {
+        match self {
+            Self::Linear { n, cols, rows, .. } => n.saturating_mul(*cols).saturating_mul(*rows),
+            Self::Conv { n, out, geometry } => {
+                n.saturating_mul(geometry.windows() * out).saturating_mul(geometry.cols())
+            }
+            _ => 0,
+        }
+    }
+}
+
 impl Plan {
     pub fn new(graph: &Graph, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {
         graph.check(shape_of)?;

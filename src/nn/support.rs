@@ -1,5 +1,6 @@
 //! Which entries of a leaf are trained: fewer of them as training goes on, and some of them back again.
 
+use super::layers::sparse::Kept;
 use super::leaf_param::{LeafParam, Trained, runs};
 use super::optimizer::State;
 use super::param::Param;
@@ -30,7 +31,6 @@ impl<T: Float> LeafParam<T> {
         let all: Vec<usize> = self.places().collect();
         for place in all.iter().zip(keep).filter_map(|(place, keep)| (!keep).then_some(*place)) {
             self.dense[place] = T::zero();
-            self.gradient[place] = T::zero();
         }
         if self.is_direct() {
             self.latent = self.dense.clone();
@@ -55,9 +55,44 @@ impl<T: Float> LeafParam<T> {
             let fewer = runs(affine, &self.form, Some(&positions))?;
             grids.iter_mut().zip(fewer).for_each(|(run, fewer)| run.range = fewer.range);
         }
+        if self.sparse.is_some() {
+            self.gradient = only(&self.gradient, keep);
+        }
+        self.place(positions);
+        Ok(())
+    }
+
+    /// Trains the entries at these places from now on; a gradient that there is stays.
+    fn place(&mut self, positions: Vec<usize>) {
+        let sparse = match (&self.codes, self.may_be_sparse) {
+            (None, true) => Kept::new(self.form.rows(), self.form.cols(), &positions),
+            _ => None,
+        };
+        match (&self.sparse, &sparse) {
+            (None, Some(_)) => self.gradient = positions.iter().map(|place| self.gradient[*place]).collect(),
+            (Some(_), None) => {
+                let mut all = vec![T::zero(); self.dense.len()];
+                positions.iter().zip(&self.gradient).for_each(|(place, g)| all[*place] = *g);
+                self.gradient = all;
+            }
+            _ => {}
+        }
+        self.sparse = sparse;
         self.positions = Some(positions);
         self.touched = true;
-        Ok(())
+    }
+
+    /// Keeps the gradients of pruned entries, too, from the next pass on.
+    pub fn keep_all_gradients(&mut self) {
+        self.may_be_sparse = false;
+        if let Some(positions) = self.positions.take() {
+            self.place(positions);
+        }
+    }
+
+    /// The gradient of an entry that is pruned; 0 where nobody [keeps](Self::keep_all_gradients) it.
+    pub fn gradient_at(&self, place: usize) -> T {
+        if self.fresh || self.sparse.is_some() { T::zero() } else { self.gradient[place] }
     }
 
     /// Brings back entries that [`retain`](Self::retain) pruned, at zero. `places` ascend.
@@ -91,10 +126,11 @@ impl<T: Float> LeafParam<T> {
         }
         self.state.rearrange(&old);
         self.latent = latent;
-        let mask = Arc::new(Mask::from_positions(merged.iter().copied(), self.dense.len()));
-        self.positions = Some(merged);
-        self.form = self.of_latent(mask);
-        self.touched = true;
+        if self.sparse.is_some() {
+            self.gradient = old.iter().map(|i| i.map_or(T::zero(), |i| self.gradient[i])).collect();
+        }
+        self.form = self.of_latent(Arc::new(Mask::from_positions(merged.iter().copied(), self.dense.len())));
+        self.place(merged);
         Ok(())
     }
 

@@ -5,10 +5,10 @@ use super::network::Network;
 use super::optimizer::Optimizer;
 use super::param::Param;
 use super::plan::{Plan, Work};
-use super::training::{Saved, Scratch};
+use super::training::{Saved, Scratch, put};
 use crate::random::Random;
 use crate::weight::zeros;
-use crate::{Error, Float, Result, Tensor, Weight};
+use crate::{Error, Float, Result, Tensor, Weight, parallel};
 use std::sync::Arc;
 use wildmatch::WildMatch;
 
@@ -58,6 +58,11 @@ pub struct Trainable<T: Float = f32> {
     values: Vec<Vec<T>>,
     saved: Vec<Saved<T>>,
     gradients: Vec<Vec<T>>,
+    /// Whether a trained number depends on each output, and whether its gradient still holds anything.
+    needed: Vec<bool>,
+    fresh: Vec<bool>,
+    /// Whether there is enough to do that it is shared out.
+    large: bool,
     scratch: Scratch<T>,
     taps: Vec<usize>,
     /// Whether the last forward pass was one for training, so that there is a way back.
@@ -92,6 +97,9 @@ impl<T: Float> Trainable<T> {
             values: vec![Vec::new(); plan.layers.len() + 1],
             saved: vec![Saved::default(); plan.layers.len()],
             gradients: vec![Vec::new(); plan.layers.len() + 1],
+            needed: Vec::with_capacity(plan.layers.len() + 1),
+            fresh: Vec::with_capacity(plan.layers.len() + 1),
+            large: false,
             scratch: Scratch::default(),
             taps: Vec::new(),
             ready: false,
@@ -224,11 +232,28 @@ impl<T: Float> Trainable<T> {
     /// # Errors
     /// As [`Network::outputs`].
     pub fn forward(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>> {
-        self.taps = taps.iter().map(|t| self.plan.tap(t)).collect::<Result<_>>()?;
+        let mut outputs = Outputs::default();
+        self.forward_into(input, taps, &mut outputs)?;
+        Ok(outputs)
+    }
+
+    /// As [`forward`](Self::forward), into outputs that are there already: with input of the same shape as
+    /// before, a training step allocates nothing.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward_into(&mut self, input: &Input<T>, taps: &[&str], outputs: &mut Outputs<T>) -> Result<()> {
+        self.taps.clear();
+        for tap in taps {
+            self.taps.push(self.plan.tap(tap)?);
+        }
         self.pass(input, true)?;
         self.ready = true;
-        let taps = self.taps.iter().map(|t| self.output(*t)).collect::<Result<_>>()?;
-        Ok(Outputs { logits: self.output(self.plan.layers.len())?, taps })
+        outputs.taps.resize_with(taps.len(), || Tensor::zeros(&[0]));
+        for (tap, to) in self.taps.iter().zip(&mut outputs.taps) {
+            self.output_into(*tap, to)?;
+        }
+        self.output_into(self.plan.layers.len(), &mut outputs.logits)
     }
 
     /// The output for `input` as inference gives it: dropout off, batch norms with their running statistics.
@@ -244,30 +269,54 @@ impl<T: Float> Trainable<T> {
         Tensor::new(&self.shapes[index], self.values[index].clone())
     }
 
+    fn output_into(&self, index: usize, to: &mut Tensor<T>) -> Result<()> {
+        if to.shape() == self.shapes[index] {
+            to.as_mut_slice().copy_from_slice(&self.values[index]);
+        } else {
+            *to = self.output(index)?;
+        }
+        Ok(())
+    }
+
     fn pass(&mut self, input: &Input<T>, training: bool) -> Result<()> {
         self.ready = false;
         let x = input.values()?;
-        self.shapes[0] = x.shape().to_vec();
-        self.values[0].clear();
-        self.values[0].extend_from_slice(x.as_slice());
+        if self.works.len() < self.plan.layers.len() || self.shapes[0] != x.shape() {
+            self.size(x.shape())?;
+        }
+        self.values[0].copy_from_slice(x.as_slice());
+        if self.large { parallel::inside(|| self.layers(training)) } else { self.layers(training) }
+    }
+
+    /// Work and room of each layer for an input of this shape.
+    fn size(&mut self, shape: &[usize]) -> Result<()> {
         self.works.clear();
-        let plan = Arc::clone(&self.plan);
-        for (i, layer) in plan.layers.iter().enumerate() {
+        self.large = false;
+        self.shapes[0] = shape.to_vec();
+        resize(&mut self.values[0], shape.iter().product(), "input")?;
+        for (i, layer) in self.plan.layers.iter().enumerate() {
             let inputs: Vec<&[usize]> = layer.from.iter().map(|f| &self.shapes[*f][..]).collect();
-            let (work, shape) = layer.size(&plan.slots, &inputs)?;
+            let (work, shape) = layer.size(&self.plan.slots, &inputs)?;
+            resize(&mut self.values[i + 1], shape.iter().product(), &layer.label)?;
+            self.large |= work.operations() >= LARGE;
+            self.shapes[i + 1] = shape;
+            self.works.push(work);
+        }
+        Ok(())
+    }
+
+    fn layers(&mut self, training: bool) -> Result<()> {
+        for (i, layer) in self.plan.layers.iter().enumerate() {
             let (before, after) = self.values.split_at_mut(i + 1);
-            resize(&mut after[0], shape.iter().product(), &layer.label)?;
-            let inputs: Vec<&[T]> = layer.from.iter().map(|f| &before[*f][..]).collect();
             let mut run = super::training::Run {
                 layer,
-                work,
+                work: self.works[i],
                 params: &mut self.params,
                 saved: &mut self.saved[i],
                 scratch: &mut self.scratch,
             };
-            run.forward(&inputs, &mut after[0], if training { Some(&mut self.random) } else { None })?;
-            self.works.push(work);
-            self.shapes[i + 1] = shape;
+            let random = if training { Some(&mut self.random) } else { None };
+            run.forward(&inputs(before, &layer.from), &mut after[0], random)?;
         }
         Ok(())
     }
@@ -283,25 +332,38 @@ impl<T: Float> Trainable<T> {
         if !self.ready {
             return Err(Error::Other("there is no forward pass to go back through".into()));
         }
-        let plan = Arc::clone(&self.plan);
-        let needed = self.needed();
+        self.find_needed();
+        self.fresh.clear();
+        self.fresh.resize(self.values.len(), true);
         for (i, gradient) in self.gradients.iter_mut().enumerate() {
-            gradient.clear();
-            if needed[i] {
-                resize(gradient, self.values[i].len(), "gradient")?;
+            let len = if self.needed[i] { self.values[i].len() } else { 0 };
+            if gradient.len() != len {
+                resize(gradient, len, "gradient")?;
             }
         }
-        let logits = [(plan.layers.len(), &gradients.logits)];
+        let logits = [(self.plan.layers.len(), &gradients.logits)];
         let taps = self.taps.iter().copied().zip(&gradients.taps);
         for (index, gradient) in taps.filter(|(_, g)| !g.is_empty()).chain(logits) {
             if gradient.shape() != self.shapes[index] {
                 return Err(Error::shape("gradient", &self.shapes[index], gradient.shape()));
             }
-            self.gradients[index].iter_mut().zip(gradient.iter()).for_each(|(a, b)| *a += *b);
+            // Nobody asks for the gradient of an output that nothing trained leads to.
+            if self.needed[index] {
+                put(gradient.as_slice(), std::mem::take(&mut self.fresh[index]), &mut self.gradients[index]);
+            }
         }
-        for (i, layer) in plan.layers.iter().enumerate().rev().filter(|(i, _)| needed[i + 1]) {
+        if self.large { parallel::inside(|| self.layers_back()) } else { self.layers_back() }
+    }
+
+    fn layers_back(&mut self) -> Result<()> {
+        for (i, layer) in self.plan.layers.iter().enumerate().rev() {
+            if !self.needed[i + 1] {
+                continue;
+            }
             let (before, after) = self.gradients.split_at_mut(i + 1);
-            let inputs: Vec<&[T]> = layer.from.iter().map(|f| &self.values[*f][..]).collect();
+            if std::mem::take(&mut self.fresh[i + 1]) {
+                after[0].fill(T::zero());
+            }
             let mut run = super::training::Run {
                 layer,
                 work: self.works[i],
@@ -309,19 +371,21 @@ impl<T: Float> Trainable<T> {
                 saved: &mut self.saved[i],
                 scratch: &mut self.scratch,
             };
-            run.backward(&inputs, &after[0], before, &needed)?;
+            let inputs = inputs(&self.values, &layer.from);
+            run.backward(&inputs, &after[0], before, &self.needed, &mut self.fresh)?;
         }
         Ok(())
     }
 
     /// For each output, whether the gradient of a trained number depends on its gradient.
-    fn needed(&self) -> Vec<bool> {
-        let mut needed = vec![false; self.plan.layers.len() + 1];
-        for (i, layer) in self.plan.layers.iter().enumerate() {
-            needed[i + 1] = layer.from.iter().any(|f| needed[*f])
+    fn find_needed(&mut self) {
+        self.needed.clear();
+        self.needed.push(false);
+        for layer in &self.plan.layers {
+            let needed = layer.from.iter().any(|f| self.needed[*f])
                 || layer.slots.iter().any(|s| self.params[*s].is_trained());
+            self.needed.push(needed);
         }
-        needed
     }
 
     /// One step of the optimizer at `rate`. Gradients start again at zero.
@@ -329,11 +393,27 @@ impl<T: Float> Trainable<T> {
     /// # Errors
     /// None now; callers should not rely on it.
     pub fn step(&mut self, rate: f64) -> Result<()> {
-        for param in &mut self.params {
-            param.for_each_leaf(&mut |_, leaf| leaf.step(&self.optimizer, rate));
+        let Self { params, optimizer, .. } = self;
+        let each = || {
+            for param in params {
+                param.for_each_leaf(&mut |_, leaf| leaf.step(optimizer, rate));
+            }
+        };
+        if self.large {
+            parallel::inside(each)
+        } else {
+            each()
         }
         Ok(())
     }
+}
+
+/// Multiplications of a layer from which a step runs on the threads that share the work.
+const LARGE: usize = 1 << 19;
+
+/// What a layer takes: no more than two outputs.
+fn inputs<'v, T>(values: &'v [Vec<T>], from: &[usize]) -> [&'v [T]; 2] {
+    [0, 1].map(|i| from.get(i).map_or(&[][..], |f| &values[*f][..]))
 }
 
 /// `len` zeros, in the room that is there already where it is enough.

@@ -1,5 +1,6 @@
 //! One layer in training, forward and back.
 
+use super::layers::direct::Direct;
 use super::layers::norm::{Maps, Moments, layer_backward, layer_forward};
 use super::layers::{conv, dropout, linear, pool};
 use super::param::Param;
@@ -17,13 +18,13 @@ pub(super) struct Saved<T> {
     /// Factors of dropout.
     factors: Vec<T>,
     /// Winners of max pooling.
-    places: Vec<usize>,
+    places: Vec<u32>,
     moments: Vec<Moments>,
     /// Whether the moments are the running ones, which do not depend on the input.
     fixed: bool,
 }
 
-/// Room that convolutions share.
+/// Room that convolutions share; a sample's border is made in that of the windows.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch<T> {
     windows: Vec<T>,
@@ -57,7 +58,7 @@ impl<T: Float> Run<'_, T> {
         }
     }
 
-    /// `y` is all zeros. `random` is there in training only.
+    /// `y` holds anything. `random` is there in training only.
     pub fn forward(&mut self, inputs: &[&[T]], y: &mut [T], random: Option<&mut Random>) -> Result<()> {
         let x = inputs[0];
         match self.work {
@@ -68,6 +69,13 @@ impl<T: Float> Run<'_, T> {
                 }
             }
             Work::Conv { n, out, geometry } => {
+                if let Some(direct) = self.direct(&geometry, out) {
+                    let room = room(&mut self.scratch.windows, direct.room(n), &self.layer.label)?;
+                    let bias = self.layer.slots.get(1).map_or(&[][..], |s| self.params[*s].vector());
+                    let kernel = self.params[self.layer.slots[0]].matrix().unwrap_or_default();
+                    direct.forward(&direct.frame(x, room), kernel, bias, y);
+                    return Ok(());
+                }
                 self.convolve(&geometry, n, out, x, y)?;
                 if self.layer.slots.len() > 1 {
                     conv::add_bias(self.vector(1), geometry.windows(), y);
@@ -103,6 +111,11 @@ impl<T: Float> Run<'_, T> {
         Ok(())
     }
 
+    /// How to convolve without unrolled windows, where that can be done with the form that the kernel has.
+    fn direct(&self, geometry: &conv::Geometry, out: usize) -> Option<Direct> {
+        self.params[self.layer.slots[0]].matrix().and_then(|_| Direct::new(geometry, out))
+    }
+
     /// Statistics for a batch norm. In training, those of the batch, which the running ones move towards.
     fn moments(&mut self, maps: Maps, epsilon: f64, x: &[T], training: bool) {
         let count = x.len() / maps.channels.max(1);
@@ -124,19 +137,52 @@ impl<T: Float> Run<'_, T> {
     }
 
     /// `dy` is the gradient of the output. `gradients` are those of all outputs before it, which are added
-    /// to where they are `needed`.
+    /// to where they are `needed`; a `fresh` one holds anything, and is overwritten.
     pub fn backward(
         &mut self,
         inputs: &[&[T]],
         dy: &[T],
         gradients: &mut [Vec<T>],
         needed: &[bool],
+        fresh: &mut [bool],
     ) -> Result<()> {
         let x = inputs[0];
+        if self.work == Work::Add {
+            for from in self.layer.from.iter().filter(|f| needed[**f]) {
+                put(dy, std::mem::take(&mut fresh[*from]), &mut gradients[*from]);
+            }
+            return Ok(());
+        }
         let from = self.layer.from[0];
+        let fresh = std::mem::take(&mut fresh[from]);
+        let beta = if fresh { T::zero() } else { T::one() };
+        let adds = match self.work {
+            Work::Linear { .. } | Work::Activation(_) | Work::Max(_) | Work::Flatten => false,
+            Work::Conv { out, geometry, .. } => self.direct(&geometry, out).is_none(),
+            _ => true,
+        };
+        if fresh && adds {
+            gradients[from].fill(T::zero());
+        }
         if let Work::Conv { n, out, geometry } = self.work {
             let dx = if needed[from] { Some(&mut gradients[from][..]) } else { None };
-            return self.convolve_back(&geometry, n, out, x, dy, dx);
+            if let Some(bias) = self.layer.slots.get(1)
+                && let Some(gradient) = self.params[*bias].vector_gradient()
+            {
+                conv::backward_bias(dy, geometry.windows(), gradient);
+            }
+            let Some(direct) = self.direct(&geometry, out) else {
+                return self.convolve_back(&geometry, n, out, x, dy, dx);
+            };
+            let room = room(&mut self.scratch.windows, direct.room(n), &self.layer.label)?;
+            let kernel = &mut self.params[self.layer.slots[0]];
+            if let Some((beta, gradient)) = kernel.matrix_gradient() {
+                direct.backward_weight(&direct.frame(x, room), dy, beta, gradient);
+            }
+            if let Some(dx) = dx {
+                direct.backward_input(kernel.matrix().unwrap_or_default(), dy, fresh, dx);
+            }
+            return Ok(());
         }
         let mut dx = if needed[from] { Some(&mut gradients[from][..]) } else { None };
         match (self.work, &mut dx) {
@@ -146,23 +192,18 @@ impl<T: Float> Run<'_, T> {
                 {
                     linear::backward_bias(dy, gradient);
                 }
-                let dx = dx.as_deref_mut().map(|dx| (T::one(), dx));
+                let dx = dx.as_deref_mut().map(|dx| (beta, dx));
                 self.params[self.layer.slots[0]].backward(x, dy, n, 0..rows, dx);
             }
             (Work::BatchNorm { .. } | Work::LayerNorm { .. }, dx) => {
                 self.norm_back(x, dy, dx.as_deref_mut());
             }
-            (Work::Activation(f), Some(dx)) => f.backward(x, dy, dx),
-            (Work::Max(window), Some(dx)) => pool::max_backward(&window, &self.saved.places, dy, dx),
+            (Work::Activation(f), Some(dx)) => f.backward(x, dy, fresh, dx),
+            (Work::Max(window), Some(dx)) => pool::max_backward(&window, &self.saved.places, dy, fresh, dx),
             (Work::Average(window), Some(dx)) => pool::average_backward(&window, dy, dx),
             (Work::Global(size), Some(dx)) => pool::global_backward(size, dy, dx),
-            (Work::Flatten, Some(dx)) => add(dy, dx),
+            (Work::Flatten, Some(dx)) => put(dy, fresh, dx),
             (Work::Dropout(_), Some(dx)) => dropout::backward(&self.saved.factors, dy, dx),
-            (Work::Add, _) => {
-                for from in self.layer.from.iter().filter(|f| needed[**f]) {
-                    add(dy, &mut gradients[*from]);
-                }
-            }
             _ => {}
         }
         Ok(())
@@ -181,7 +222,7 @@ impl<T: Float> Run<'_, T> {
             _ => layer_backward(moments, &weight, x, dy, &mut dweight, dbias, dx),
         }
         if let Some(gradient) = self.params[self.layer.slots[0]].vector_gradient() {
-            add(&dweight, gradient);
+            put(&dweight, false, gradient);
         }
     }
 
@@ -209,11 +250,6 @@ impl<T: Float> Run<'_, T> {
         mut dx: Option<&mut [T]>,
     ) -> Result<()> {
         let (windows, cols, m) = (g.windows(), g.cols(), out / g.groups);
-        if let Some(bias) = self.layer.slots.get(1)
-            && let Some(gradient) = self.params[*bias].vector_gradient()
-        {
-            conv::backward_bias(dy, windows, gradient);
-        }
         let Scratch { windows: unrolled, products, window_gradients } = self.scratch;
         let label = &self.layer.label;
         for part in conv::parts(g, n, out) {
@@ -236,8 +272,13 @@ impl<T: Float> Run<'_, T> {
     }
 }
 
-fn add<T: Float>(from: &[T], to: &mut [T]) {
-    to.iter_mut().zip(from).for_each(|(a, b)| *a += *b);
+/// Adds to what is there unless that is `fresh`.
+pub(super) fn put<T: Float>(from: &[T], fresh: bool, to: &mut [T]) {
+    if fresh {
+        to.copy_from_slice(from);
+    } else {
+        to.iter_mut().zip(from).for_each(|(a, b)| *a += *b);
+    }
 }
 
 /// The first `len` values of a buffer that grows where it must. They hold anything.

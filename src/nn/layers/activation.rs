@@ -1,6 +1,7 @@
 //! Functions of single values.
 
 use super::CHUNK;
+use crate::kernels::cpu::fast;
 use crate::{Float, parallel};
 use std::f64::consts::{FRAC_1_SQRT_2, PI};
 
@@ -63,22 +64,54 @@ impl Activation {
 
     /// `y = f(x)`.
     pub fn forward<T: Float>(self, x: &[T], y: &mut [T]) {
+        if self == Self::Relu {
+            return parallel::for_each_chunk(y, LIGHT, |i, y| {
+                let x = &x[i * LIGHT..][..y.len()];
+                fast(
+                    #[inline(always)]
+                    || {
+                        for (y, x) in y.iter_mut().zip(x) {
+                            *y = if *x < T::zero() { T::zero() } else { *x };
+                        }
+                    },
+                );
+            });
+        }
         parallel::for_each_chunk(y, CHUNK, |i, y| {
             let x = &x[i * CHUNK..i * CHUNK + y.len()];
             y.iter_mut().zip(x).for_each(|(y, x)| *y = self.value(*x));
         });
     }
 
-    /// `dx += f'(x) * dy`.
-    pub fn backward<T: Float>(self, x: &[T], dy: &[T], dx: &mut [T]) {
+    /// `dx = f'(x) * dy`, or `dx +=` that unless it is `fresh`.
+    pub fn backward<T: Float>(self, x: &[T], dy: &[T], fresh: bool, dx: &mut [T]) {
+        if self == Self::Relu {
+            return parallel::for_each_chunk(dx, LIGHT, |i, dx| {
+                let (x, dy) = (&x[i * LIGHT..][..dx.len()], &dy[i * LIGHT..][..dx.len()]);
+                fast(
+                    #[inline(always)]
+                    || {
+                        for ((dx, dy), x) in dx.iter_mut().zip(dy).zip(x) {
+                            let old = if fresh { T::zero() } else { *dx };
+                            // A product, so that NaN is not hidden.
+                            *dx = old + *dy * if *x > T::zero() { T::one() } else { T::zero() };
+                        }
+                    },
+                );
+            });
+        }
         parallel::for_each_chunk(dx, CHUNK, |i, dx| {
             let range = i * CHUNK..i * CHUNK + dx.len();
             for ((dx, dy), x) in dx.iter_mut().zip(&dy[range.clone()]).zip(&x[range]) {
-                *dx += self.slope(*x) * *dy;
+                let old = if fresh { T::zero() } else { *dx };
+                *dx = old + self.slope(*x) * *dy;
             }
         });
     }
 }
+
+/// Values that one thread takes at a time where there is next to nothing to do for each.
+const LIGHT: usize = 1 << 17;
 
 /// No overflow: the exponent is never positive.
 fn sigmoid<T: Float>(x: T) -> T {
@@ -104,7 +137,7 @@ mod tests {
         let dy = numbers(40, 2);
         for f in [Relu, Gelu, Silu, Tanh, Sigmoid] {
             let mut dx = vec![0.0; 40];
-            f.backward(&x, &dy, &mut dx);
+            f.backward(&x, &dy, false, &mut dx);
             check(&format!("{f:?}"), &x, &dx, |x| {
                 let mut y = vec![0.0; 40];
                 f.forward(x, &mut y);

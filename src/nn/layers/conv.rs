@@ -1,6 +1,7 @@
 //! Convolution as a matrix product: windows become rows ("im2col"), `[n * oh * ow, in * kh * kw]`, one
 //! group of channels at a time. A row is ordered as a kernel is: channel, then height, then width.
 
+use crate::kernels::cpu::fast;
 use crate::weight::{Gather, zeros};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
@@ -305,9 +306,25 @@ pub fn add_bias<T: Float>(bias: &[T], windows: usize, y: &mut [T]) {
 pub fn backward_bias<T: Float>(dy: &[T], windows: usize, db: &mut [T]) {
     for maps in dy.chunks((db.len() * windows).max(1)) {
         for (plane, b) in maps.chunks(windows.max(1)).zip(db.iter_mut()) {
-            *b += plane.iter().copied().sum();
+            *b += fast(
+                #[inline(always)]
+                || sum(plane),
+            );
         }
     }
+}
+
+/// The sum of a plane, along lanes.
+#[inline(always)]
+fn sum<T: Float>(plane: &[T]) -> T {
+    let (chunks, rest) = plane.as_chunks::<32>();
+    let mut lanes = [T::zero(); 32];
+    for chunk in chunks {
+        for i in 0..32 {
+            lanes[i] += chunk[i];
+        }
+    }
+    lanes.iter().chain(rest).fold(T::zero(), |a, b| a + *b)
 }
 
 #[cfg(test)]
@@ -389,7 +406,7 @@ mod tests {
                 let part = group * m * cols..(group + 1) * m * cols;
                 to_rows(&dy, g.windows(), m, out, group * m, &mut dy_rows);
                 im2col(&g, group, &x, &mut x_rows);
-                linear::backward_weight([rows, cols, m], &x_rows, &dy_rows, &mut dw[part.clone()]);
+                linear::backward_weight([rows, cols, m], &x_rows, &dy_rows, 1.0, &mut dw[part.clone()]);
                 linear::backward_input([rows, cols, m], &dy_rows, &w[part], 0.0, &mut x_rows);
                 col2im(&g, group, &x_rows, &mut dx);
             }

@@ -18,14 +18,15 @@ pub fn backward_input<T: Float>([n, cols, rows]: [usize; 3], dy: &[T], w: &[T], 
     T::gemm([n, rows, cols], T::one(), (dy, false), (w, false), beta, dx);
 }
 
-/// `dw += dy^T x`.
+/// `dw = beta * dw + dy^T x`.
 ///
 /// A convolution has many rows and few outputs, too few to share out among threads: its rows are cut into
 /// blocks instead, summed in order.
-pub fn backward_weight<T: Float>([n, cols, rows]: [usize; 3], x: &[T], dy: &[T], dw: &mut [T]) {
+pub fn backward_weight<T: Float>([n, cols, rows]: [usize; 3], x: &[T], dy: &[T], beta: T, dw: &mut [T]) {
     if n <= BLOCK_ROWS || cols == 0 || rows == 0 {
-        return T::gemm([rows, n, cols], T::one(), (dy, true), (x, false), T::one(), dw);
+        return T::gemm([rows, n, cols], T::one(), (dy, true), (x, false), beta, dw);
     }
+    dw.iter_mut().for_each(|x| *x = if beta == T::zero() { beta } else { beta * *x });
     let blocks: Vec<(&[T], &[T])> = x.chunks(BLOCK_ROWS * cols).zip(dy.chunks(BLOCK_ROWS * rows)).collect();
     for blocks in blocks.chunks(BLOCKS) {
         let sums = parallel::map(blocks.len(), |i| {
@@ -73,7 +74,7 @@ mod tests {
         let dy = numbers(20, 4);
         let (mut dx, mut dw, mut db) = (vec![0.0; 12], vec![0.0; 15], vec![0.0; 5]);
         backward_input(shape, &dy, &w, 1.0, &mut dx);
-        backward_weight(shape, &x, &dy, &mut dw);
+        backward_weight(shape, &x, &dy, 1.0, &mut dw);
         backward_bias(&dy, &mut db);
         check("input", &x, &dx, |x| dot(&run(shape, x, &w, &b), &dy));
         check("weight", &w, &dw, |w| dot(&run(shape, &x, w, &b), &dy));
@@ -85,7 +86,7 @@ mod tests {
         let n = BLOCK_ROWS * (BLOCKS + 1) + 3;
         let (x, dy) = (numbers(n * 2, 1), numbers(n, 2));
         let mut dw = vec![1.0, 2.0];
-        backward_weight([n, 2, 1], &x, &dy, &mut dw);
+        backward_weight([n, 2, 1], &x, &dy, 1.0, &mut dw);
         for (c, dw) in dw.iter().enumerate() {
             let sum: f64 = (0..n).map(|i| x[i * 2 + c] * dy[i]).sum();
             assert!((dw - (c as f64 + 1.0) - sum).abs() < 1e-9 * n as f64);

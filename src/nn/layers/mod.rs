@@ -7,12 +7,14 @@
 
 pub mod activation;
 pub mod conv;
+pub mod direct;
 pub mod dropout;
 #[cfg(test)]
 pub mod gradcheck;
 pub mod linear;
 pub mod norm;
 pub mod pool;
+pub mod sparse;
 
 /// Values that one thread works on at a time where the work on each is small.
 pub const CHUNK: usize = 1 << 14;

@@ -1,5 +1,6 @@
 //! Pooling over windows of feature maps, one plane (one channel of one sample) at a time.
 
+use crate::kernels::cpu::fast;
 use crate::{Float, parallel};
 use std::ops::Range;
 
@@ -45,30 +46,65 @@ impl Window {
 
 /// Largest value of each window; the first where several are equal. `places` gets where in its plane each
 /// came from, for the way back.
-pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [usize]) {
-    let plane = window.in_plane();
-    let out = window.out_plane();
-    let mut pairs: Vec<(&mut [T], &mut [usize])> =
-        y.chunks_mut(out.max(1)).zip(places.chunks_mut(out.max(1))).collect();
-    parallel::for_each_chunk(&mut pairs, 1, |i, pair| {
-        let x = &x[i * plane..(i + 1) * plane];
-        for (y, places) in pair {
-            window.for_each_window(|i, rows, cols| {
-                // Padding is at most half a window, so that this cell is there.
-                let mut at = rows.start * window.input[1] + cols.start;
-                let mut top = x[at];
-                for row in rows {
-                    let first = row * window.input[1] + cols.start;
-                    for (j, value) in x[first..first + cols.len()].iter().enumerate() {
-                        // NaN wins, so that it is not hidden.
-                        if *value > top || value.is_nan() {
-                            (top, at) = (*value, first + j);
-                        }
-                    }
-                }
-                (y[i], places[i]) = (top, at);
-            });
+pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u32]) {
+    let (plane, out) = (window.in_plane(), window.out_plane().max(1));
+    let halves = window.size == [2, 2] && window.stride == [2, 2] && window.padding == [0, 0];
+    parallel::for_each_pair((y, out * PLANES), (places, out * PLANES), |i, y, places| {
+        let planes = x[i * PLANES * plane..].chunks(plane.max(1));
+        for ((y, places), x) in y.chunks_mut(out).zip(places.chunks_mut(out)).zip(planes) {
+            if halves {
+                fast(
+                    #[inline(always)]
+                    || max_of_four(window, x, y, places),
+                );
+            } else {
+                max_of_plane(window, x, y, places);
+            }
         }
+    });
+}
+
+/// One plane, for windows of 2 x 2 side by side: neighbours are computed together.
+#[inline(always)]
+fn max_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u32]) {
+    let (width, out) = (window.input[1], window.output[1]);
+    for (row, (y, places)) in y.chunks_exact_mut(out).zip(places.chunks_exact_mut(out)).enumerate() {
+        let first = 2 * row * width;
+        let upper = x[first..first + width].as_chunks::<2>().0;
+        let lower = x[first + width..first + 2 * width].as_chunks::<2>().0;
+        let pairs = upper.iter().zip(lower);
+        for (j, ((y, place), (upper, lower))) in y.iter_mut().zip(places).zip(pairs).enumerate() {
+            let at = (first + 2 * j) as u32;
+            let (mut top, mut best) = (upper[0], at);
+            let others =
+                [(upper[1], at + 1), (lower[0], at + width as u32), (lower[1], at + width as u32 + 1)];
+            for (value, at) in others {
+                // NaN wins, so that it is not hidden.
+                let wins = value > top || value.is_nan();
+                top = if wins { value } else { top };
+                best = if wins { at } else { best };
+            }
+            (*y, *place) = (top, best);
+        }
+    }
+}
+
+/// One plane, for any windows.
+fn max_of_plane<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u32]) {
+    window.for_each_window(|i, rows, cols| {
+        // Padding is at most half a window, so that this cell is there.
+        let mut at = rows.start * window.input[1] + cols.start;
+        let mut top = x[at];
+        for row in rows {
+            let first = row * window.input[1] + cols.start;
+            for (j, value) in x[first..first + cols.len()].iter().enumerate() {
+                // NaN wins, so that it is not hidden.
+                if *value > top || value.is_nan() {
+                    (top, at) = (*value, first + j);
+                }
+            }
+        }
+        (y[i], places[i]) = (top, at as u32);
     });
 }
 
@@ -101,13 +137,19 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
 /// Planes that one thread takes at a time.
 const PLANES: usize = 16;
 
-/// Each gradient goes to the value that won.
-pub fn max_backward<T: Float>(window: &Window, places: &[usize], dy: &[T], dx: &mut [T]) {
-    let out = window.out_plane();
-    parallel::for_each_chunk(dx, window.in_plane(), |i, dx| {
-        let range = i * out..(i + 1) * out;
-        for (place, dy) in places[range.clone()].iter().zip(&dy[range]) {
-            dx[*place] += *dy;
+/// Each gradient goes to the value that won; the others get none. Adds to `dx` unless it is `fresh`.
+pub fn max_backward<T: Float>(window: &Window, places: &[u32], dy: &[T], fresh: bool, dx: &mut [T]) {
+    let (plane, out) = (window.in_plane().max(1), window.out_plane().max(1));
+    parallel::for_each_chunk(dx, plane * PLANES, |i, dx| {
+        let range = i * PLANES * out..i * PLANES * out + dx.len() / plane * out;
+        let sources = places[range.clone()].chunks(out).zip(dy[range].chunks(out));
+        for (dx, (places, dy)) in dx.chunks_mut(plane).zip(sources) {
+            if fresh {
+                dx.fill(T::zero());
+            }
+            for (place, dy) in places.iter().zip(dy) {
+                dx[*place as usize] += *dy;
+            }
         }
     });
 }
@@ -189,7 +231,7 @@ mod tests {
                 (y, places)
             };
             let mut dx = vec![0.0; x.len()];
-            max_backward(&w, &max(&x).1, &dy, &mut dx);
+            max_backward(&w, &max(&x).1, &dy, false, &mut dx);
             check("max", &x, &dx, |x| dot(&max(x).0, &dy));
 
             let mut dx = vec![0.0; x.len()];

@@ -242,6 +242,9 @@ impl GradualPruner {
         if self.rewind_to.is_some_and(|at| (at * steps as f64) as usize == step) {
             self.leaves(student).iter_mut().for_each(|(_, leaf)| leaf.remember());
         }
+        if step == 0 && self.regrow > 0.0 {
+            self.leaves(student).iter_mut().for_each(|(_, leaf)| leaf.keep_all_gradients());
+        }
         let Some(progress) = self.due(step, steps) else { return Ok(()) };
         let mut leaves = self.leaves(student);
         let sparsity = self.sparsity() * self.schedule.share(progress);
@@ -291,7 +294,9 @@ impl GradualPruner {
             let gradients: Vec<Vec<f64>> = leaves
                 .iter()
                 .zip(&pruned)
-                .map(|((_, leaf), places)| places.iter().map(|i| leaf.gradient[*i].widen().abs()).collect())
+                .map(|((_, leaf), places)| {
+                    places.iter().map(|i| leaf.gradient_at(*i).widen().abs()).collect()
+                })
                 .collect();
             let chosen = largest(&gradients, back);
             for (((name, leaf), places), chosen) in leaves.iter_mut().zip(&pruned).zip(&chosen) {

@@ -1,0 +1,392 @@
+//! Matrix product of floats.
+//!
+//! The right operand is brought into panels of as many columns as fill two vectors, a block of steps at a time;
+//! tiles of a few rows of the left one, read where it is, meet them ([`tile`]). Either operand may take either
+//! side: the result is then written transposed.
+//!
+//! Each number of the result is summed in the same order whatever the cut, in blocks of steps, so that it does
+//! not depend on the number of threads.
+
+mod tile;
+
+pub use tile::{Across, Along, Left, Right, along};
+
+use super::cpu::{fast, has_fused};
+use super::memory::with_room;
+use crate::parallel;
+use bytemuck::Pod;
+use num_traits::Float;
+use std::ops::Range;
+use tile::HEIGHT;
+
+/// Below this many multiplications a second thread costs more than it brings.
+const MIN_PARALLEL: usize = 1 << 19;
+/// Bytes of a panel: it stays in the nearest cache beside the rows that it meets.
+const PANEL: usize = 20 << 10;
+/// Bytes of left rows that stay near while they meet all panels.
+const LEFT: usize = 64 << 10;
+/// Bytes of panels that are made at a time.
+const PANELS: usize = 2 << 20;
+
+/// Brings columns into a panel: see [`Right::pack`].
+type Pack<'a, T> = dyn Fn(Range<usize>, usize, usize, usize, &mut [T]) + 'a;
+
+/// A number type, with the lanes of a panel and of the narrower last one.
+pub trait Lanes: Float + Pod + Send + Sync {
+    /// Computes a part of a product on this thread.
+    #[doc(hidden)]
+    fn block<L: Left<Self>, R: Right<Self>>(left: L, right: R, part: &Part<Self>, out: &mut Out<'_, Self>) {
+        // Called once a panel, and so not compiled again for each left operand.
+        Self::tiles(
+            left,
+            &|steps, first, width, lanes, panel| {
+                fast(
+                    #[inline(always)]
+                    || right.pack(steps, first, width, lanes, panel),
+                );
+            },
+            part,
+            out,
+        );
+    }
+
+    #[doc(hidden)]
+    fn tiles<L: Left<Self>>(left: L, pack: &Pack<'_, Self>, part: &Part<Self>, out: &mut Out<'_, Self>);
+}
+
+macro_rules! lanes {
+    ($t:ty, $n:literal, $half:literal) => {
+        impl Lanes for $t {
+            fn tiles<L: Left<Self>>(
+                left: L,
+                pack: &Pack<'_, Self>,
+                part: &Part<Self>,
+                out: &mut Out<'_, Self>,
+            ) {
+                let panels = part.columns.len().div_ceil($n).min(PANELS / (PANEL + 1) + 1);
+                with_room(panels * $n * part.longest::<$n>(), |room: &mut [Self]| {
+                    if has_fused() {
+                        fast(
+                            #[inline(always)]
+                            || blocks::<Self, L, $n, $half, true>(left, pack, part, out, room, panels),
+                        );
+                    } else {
+                        blocks::<Self, L, $n, $half, false>(left, pack, part, out, room, panels);
+                    }
+                });
+            }
+        }
+    };
+}
+lanes!(f32, 16, 8);
+lanes!(f64, 8, 4);
+
+/// What one thread computes: `beta * out + alpha * left * right` for some rows of the left operand and some
+/// columns of the right one.
+#[derive(Clone, Debug)]
+pub struct Part<T> {
+    pub rows: Range<usize>,
+    pub columns: Range<usize>,
+    pub steps: usize,
+    pub alpha: T,
+    pub beta: T,
+}
+
+impl<T> Part<T> {
+    /// Steps of the longest block; all are about as long.
+    fn longest<const N: usize>(&self) -> usize {
+        let most = PANEL / (N * size_of::<T>());
+        self.steps.div_ceil(self.steps.div_ceil(most).max(1))
+    }
+}
+
+/// Where the result goes: the first number is that of the part.
+pub struct Out<'a, T> {
+    pub values: &'a mut [T],
+    pub stride: usize,
+    /// Columns of the product are rows here.
+    pub turned: bool,
+}
+
+impl<T: Float> Out<'_, T> {
+    /// `beta * out + alpha * sums` for the columns from `column` of which there are `width`.
+    #[inline(always)]
+    fn put<const M: usize, const N: usize>(
+        &mut self,
+        (row, column): (usize, usize),
+        width: usize,
+        (alpha, beta): (T, T),
+        sums: &[[T; N]; M],
+    ) {
+        let new = |old: T, sum: T| {
+            let sum = alpha * sum;
+            if beta == T::zero() { sum } else { beta * old + sum }
+        };
+        if self.turned {
+            for j in 0..width {
+                let to = &mut self.values[(column + j) * self.stride + row..][..M];
+                for i in 0..M {
+                    to[i] = new(to[i], sums[i][j]);
+                }
+            }
+            return;
+        }
+        for i in 0..M {
+            let to = &mut self.values[(row + i) * self.stride + column..][..width];
+            // Most are whole: their length is known.
+            if let Some(to) = to.first_chunk_mut::<N>() {
+                for j in 0..N {
+                    to[j] = new(to[j], sums[i][j]);
+                }
+            } else {
+                to.iter_mut().zip(&sums[i]).for_each(|(to, sum)| *to = new(*to, *sum));
+            }
+        }
+    }
+
+    /// `out = beta * out`, for a product without steps.
+    fn scale(&mut self, rows: usize, columns: usize, beta: T) {
+        let (rows, columns) = if self.turned { (columns, rows) } else { (rows, columns) };
+        for row in self.values.chunks_mut(self.stride.max(1)).take(rows) {
+            for to in &mut row[..columns] {
+                *to = if beta == T::zero() { beta } else { beta * *to };
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn blocks<T, L, const N: usize, const HALF: usize, const FUSED: bool>(
+    left: L,
+    pack: &Pack<'_, T>,
+    part: &Part<T>,
+    out: &mut Out<'_, T>,
+    room: &mut [T],
+    panels: usize,
+) where
+    T: Float,
+    L: Left<T>,
+{
+    let Part { rows, columns, steps, alpha, beta } = part;
+    if *steps == 0 {
+        return out.scale(rows.len(), columns.len(), *beta);
+    }
+    let longest = part.longest::<N>();
+    let near = (LEFT / (longest * size_of::<T>())).max(HEIGHT);
+    for first in columns.clone().step_by(panels * N) {
+        let some = first..columns.end.min(first + panels * N);
+        for step in (0..*steps).step_by(longest) {
+            let now = step..(*steps).min(step + longest);
+            let beta = if step == 0 { *beta } else { T::one() };
+            for (column, panel) in some.clone().step_by(N).zip(room.chunks_exact_mut(longest * N)) {
+                let width = N.min(some.end - column);
+                let lanes = if width > HALF { N } else { HALF };
+                pack(now.clone(), column, width, lanes, &mut panel[..now.len() * lanes]);
+            }
+            for band in rows.clone().step_by(near) {
+                let band = band..rows.end.min(band + near);
+                for (column, panel) in some.clone().step_by(N).zip(room.chunks_exact(longest * N)) {
+                    let width = N.min(some.end - column);
+                    // Tiles that are about as high as each other.
+                    let tiles = band.len().div_ceil(HEIGHT);
+                    let mut row = band.start;
+                    for i in 0..tiles {
+                        let height = (band.end - row).div_ceil(tiles - i);
+                        let at = (row - rows.start, column - columns.start);
+                        macro_rules! tile {
+                            ($m:literal, $n:ident) => {{
+                                let mut sums = [[T::zero(); $n]; $m];
+                                let panel = &panel[..now.len() * $n];
+                                left.tile::<$m, $n, FUSED>(row, now.clone(), panel, &mut sums);
+                                out.put(at, width, (*alpha, beta), &sums);
+                            }};
+                        }
+                        match (width > HALF, height) {
+                            (true, 6) => tile!(6, N),
+                            (true, 5) => tile!(5, N),
+                            (true, 4) => tile!(4, N),
+                            (true, 3) => tile!(3, N),
+                            (true, 2) => tile!(2, N),
+                            (true, _) => tile!(1, N),
+                            (false, 6) => tile!(6, HALF),
+                            (false, 5) => tile!(5, HALF),
+                            (false, 4) => tile!(4, HALF),
+                            (false, 3) => tile!(3, HALF),
+                            (false, 2) => tile!(2, HALF),
+                            (false, _) => tile!(1, HALF),
+                        }
+                        row += height;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `c [m, n] = alpha * op(a) [m, k] * op(b) [k, n] + beta * c`, all row-major; `true` beside an operand
+/// means that it is stored transposed.
+pub fn gemm<T: Lanes>(
+    [m, k, n]: [usize; 3],
+    alpha: T,
+    a: (&[T], bool),
+    b: (&[T], bool),
+    beta: T,
+    c: &mut [T],
+) {
+    debug_assert!(a.0.len() == m * k && b.0.len() == k * n && c.len() == m * n);
+    if m == 0 || n == 0 {
+        return;
+    }
+    let work = Work { m, k, n, alpha, beta };
+    if work.turns(a.1, b.1) {
+        // c^T = b^T a^T: the rows of b^T are the columns of b.
+        match (a, b) {
+            ((a, false), (b, false)) => work.turned(Across(b, n), Along(a, k), c),
+            ((a, false), (b, true)) => work.turned(Along(b, k), Along(a, k), c),
+            ((a, true), (b, false)) => work.turned(Across(b, n), Across(a, m), c),
+            ((a, true), (b, true)) => work.turned(Along(b, k), Across(a, m), c),
+        }
+    } else {
+        match (a, b) {
+            ((a, false), (b, false)) => work.straight(Along(a, k), Across(b, n), c),
+            ((a, false), (b, true)) => work.straight(Along(a, k), Along(b, k), c),
+            ((a, true), (b, false)) => work.straight(Across(a, m), Across(b, n), c),
+            ((a, true), (b, true)) => work.straight(Across(a, m), Along(b, k), c),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Work<T> {
+    m: usize,
+    k: usize,
+    n: usize,
+    alpha: T,
+    beta: T,
+}
+
+impl<T: Lanes> Work<T> {
+    /// Whether it is less work to bring `a` into panels than `b`. Turning rows into panels takes about four
+    /// times as long as copying them, and so does writing the result transposed.
+    fn turns(self, a_transposed: bool, b_transposed: bool) -> bool {
+        let Self { m, k, n, .. } = self;
+        let pack = |rows: usize, along: bool| k * rows * if along { 4 } else { 1 };
+        let written = m * n * k.div_ceil(PANEL / (16 * size_of::<f32>())).max(1);
+        pack(m, !a_transposed) + 4 * written < pack(n, b_transposed) + written
+    }
+
+    /// Rows of `c` that one thread computes at a time, a multiple of `unit`.
+    fn rows(self, unit: usize) -> usize {
+        let Self { m, k, n, .. } = self;
+        let threads = parallel::threads();
+        let operations = m * k * n;
+        let parts = match operations / MIN_PARALLEL {
+            0 | 1 => 1,
+            // Many parts even out what threads do differently fast; each packs for itself.
+            large if large > 256 => 4 * threads,
+            _ => threads,
+        };
+        m.div_ceil(parts).next_multiple_of(unit)
+    }
+
+    fn straight<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
+        let Self { k, n, alpha, beta, .. } = self;
+        let rows = self.rows(HEIGHT);
+        parallel::for_each_chunk(c, rows * n, |i, values| {
+            let rows = i * rows..i * rows + values.len() / n;
+            let part = Part { rows, columns: 0..n, steps: k, alpha, beta };
+            T::block(left, right, &part, &mut Out { values, stride: n, turned: false });
+        });
+    }
+
+    fn turned<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
+        let Self { k, n, alpha, beta, .. } = self;
+        let columns = self.rows(16);
+        parallel::for_each_chunk(c, columns * n, |i, values| {
+            let columns = i * columns..i * columns + values.len() / n;
+            let part = Part { rows: 0..n, columns, steps: k, alpha, beta };
+            T::block(left, right, &part, &mut Out { values, stride: n, turned: true });
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u64) -> Vec<f64> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 40) as f64 / f64::from(1 << 23) - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn transposed(values: &[f64], rows: usize, cols: usize) -> Vec<f64> {
+        (0..cols).flat_map(|c| (0..rows).map(move |r| values[r * cols + c])).collect()
+    }
+
+    fn check<T: Lanes>(narrow: impl Fn(f64) -> T, bound: f64) {
+        let shapes = [
+            [1, 1, 1],
+            [7, 13, 17],
+            [64, 50, 9],
+            [9, 400, 70],
+            [3, 0, 5],
+            [130, 700, 33],
+            [33, 700, 130],
+            [40, 3, 300],
+            [16, 16, 16],
+            [6, 1300, 8],
+        ];
+        for [m, k, n] in shapes {
+            let (a, b, c) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
+            let (at, bt) = (transposed(&a, m, k), transposed(&b, k, n));
+            for (alpha, beta) in [(1.0, 0.0), (-0.5, 1.0), (2.0, 0.25)] {
+                for turns in 0..4 {
+                    let (a_turned, b_turned) = (turns & 1 > 0, turns & 2 > 0);
+                    let cast = |x: &[f64]| x.iter().map(|x| narrow(*x)).collect::<Vec<T>>();
+                    // A factor of 0 overwrites, whatever was there.
+                    let mut out = if beta == 0.0 { vec![T::nan(); m * n] } else { cast(&c) };
+                    let a_cast = cast(if a_turned { &at } else { &a });
+                    let b_cast = cast(if b_turned { &bt } else { &b });
+                    let (al, be) = (narrow(alpha), narrow(beta));
+                    gemm([m, k, n], al, (&a_cast, a_turned), (&b_cast, b_turned), be, &mut out);
+                    for i in 0..m * n {
+                        let sum: f64 = (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum();
+                        let wanted = alpha * sum + beta * c[i];
+                        let got = out[i].to_f64().unwrap_or(f64::NAN);
+                        assert!(
+                            (got - wanted).abs() <= bound * (k + 1) as f64,
+                            "{m} {k} {n}: {got} {wanted}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn equals_its_definition() {
+        check(|x| x, 1e-14);
+        check(|x| x as f32, 1e-6);
+    }
+
+    #[cfg(feature = "threads")]
+    #[test]
+    fn does_not_depend_on_the_number_of_threads() {
+        for [m, k, n] in [[64, 784, 300], [300, 64, 784], [500, 700, 40]] {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            let run = |threads: usize, turns: (bool, bool)| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                let mut c = vec![0.0; m * n];
+                pool.install(|| gemm([m, k, n], 1.0, (&a, turns.0), (&b, turns.1), 0.0, &mut c));
+                c
+            };
+            for turns in [(false, false), (false, true), (true, false)] {
+                assert_eq!(run(1, turns), run(3, turns));
+            }
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! Convolution at stride 1 without unrolled windows: what the products need of a sample is read from it, or
+//! from a copy with a border of zeros.
+//!
+//! With the windows as columns, a sample's output is `kernel [out, cols] * windows [cols, windows]`, which is how
+//! maps lie. A row of the windows at one place of the kernel is a run of a line of the image, so that bringing
+//! windows into panels, summing the kernel's gradient and adding up the input's are all made of such runs.
+
+use super::conv::Geometry;
+use crate::kernels::cpu::{fast, multiply_add};
+use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right};
+use crate::kernels::memory::with_room;
+use crate::{Float, parallel};
+use std::ops::Range;
+
+/// Most unrolled values of a sample: their gradients are made in one piece.
+const MOST: usize = 1 << 18;
+/// Least columns of a kernel's gradient that one thread computes: a panel of them.
+const MAPS: usize = 16;
+
+/// A convolution that is computed this way.
+#[derive(Clone, Copy)]
+pub struct Direct {
+    g: Geometry,
+    /// Channels of the output, all groups together.
+    out: usize,
+    /// Height and width of a sample with its border.
+    size: [usize; 2],
+}
+
+/// The input with a border of zeros, where it has one.
+pub struct Framed<'a, T> {
+    samples: &'a [T],
+    sample: usize,
+}
+
+impl Direct {
+    /// `None` where the windows are better unrolled.
+    pub fn new(g: &Geometry, out: usize) -> Option<Self> {
+        let fits = g.stride == [1, 1] && g.cols().checked_mul(g.windows()).is_some_and(|n| n <= MOST);
+        let size = [0, 1].map(|a| g.input[a] + 2 * g.padding[a]);
+        fits.then_some(Self { g: *g, out, size })
+    }
+
+    fn bordered(&self) -> bool {
+        self.g.padding != [0, 0]
+    }
+
+    /// Values that [`frame`](Self::frame) needs room for.
+    pub fn room(&self, n: usize) -> usize {
+        if self.bordered() { n * self.g.channels * self.size[0] * self.size[1] } else { 0 }
+    }
+
+    /// The samples as the other functions take them.
+    pub fn frame<'a, T: Float>(&self, x: &'a [T], room: &'a mut [T]) -> Framed<'a, T> {
+        let ([h, w], [height, width]) = (self.g.input, self.size);
+        if !self.bordered() {
+            return Framed { samples: x, sample: self.g.sample() };
+        }
+        let (plane, sample) = (height * width, self.g.channels * height * width);
+        parallel::for_each_chunk(room, sample, |i, room| {
+            let planes = x[i * self.g.sample()..][..self.g.sample()].chunks_exact((h * w).max(1));
+            for (x, to) in planes.zip(room.chunks_exact_mut(plane)) {
+                to.fill(T::zero());
+                let lines = to[self.g.padding[0] * width..].chunks_mut(width);
+                for (x, to) in x.chunks_exact(w).zip(lines) {
+                    to[self.g.padding[1]..][..w].copy_from_slice(x);
+                }
+            }
+        });
+        Framed { samples: room, sample }
+    }
+
+    /// `y [n, out, windows]`, bias added where there is one.
+    pub fn forward<T: Float>(&self, x: &Framed<'_, T>, w: &[T], bias: &[T], y: &mut [T]) {
+        let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
+        parallel::for_each_chunk(y, self.out * windows, |i, y| {
+            for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
+                let part = self.part(m, windows, cols);
+                let left = Along(&w[group * m * cols..][..m * cols], cols);
+                let mut out = Out { values: y, stride: windows, turned: false };
+                T::block(left, self.windows(x, i, group), &part, &mut out);
+            }
+            for (y, b) in y.chunks_exact_mut(windows.max(1)).zip(bias) {
+                y.iter_mut().for_each(|y| *y += *b);
+            }
+        });
+    }
+
+    /// `dw = beta * dw + the kernel's gradient`.
+    pub fn backward_weight<T: Float>(&self, x: &Framed<'_, T>, dy: &[T], beta: T, dw: &mut [T]) {
+        let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
+        let maps = m.div_ceil(parallel::threads()).clamp(MAPS.min(m).max(1), m.max(1));
+        for (group, dw) in dw.chunks_exact_mut((m * cols).max(1)).enumerate() {
+            parallel::for_each_chunk(dw, maps * cols, |i, dw| {
+                let width = dw.len() / cols;
+                let first = group * m + i * maps;
+                // Summed with the maps side by side, as they come, and turned at the end.
+                with_room(cols * width, |sums: &mut [T]| {
+                    for (sample, dy) in dy.chunks_exact((self.out * windows).max(1)).enumerate() {
+                        let beta = if sample == 0 { T::zero() } else { T::one() };
+                        let part = Part { beta, ..self.part(cols, width, windows) };
+                        let right = Along(&dy[first * windows..][..width * windows], windows);
+                        let mut out = Out { values: sums, stride: width, turned: false };
+                        T::block(Rows(self.windows(x, sample, group)), right, &part, &mut out);
+                    }
+                    if dy.is_empty() {
+                        sums.fill(T::zero());
+                    }
+                    for (j, dw) in dw.chunks_exact_mut(cols).enumerate() {
+                        for (dw, sum) in dw.iter_mut().zip(sums[j..].iter().step_by(width)) {
+                            *dw = if beta == T::zero() { *sum } else { beta * *dw + *sum };
+                        }
+                    }
+                });
+            });
+        }
+    }
+
+    /// The input's gradient, added to `dx` unless that is `fresh`.
+    pub fn backward_input<T: Float>(&self, w: &[T], dy: &[T], fresh: bool, dx: &mut [T]) {
+        let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
+        parallel::for_each_chunk(dx, self.g.sample(), |i, dx| {
+            if fresh {
+                dx.fill(T::zero());
+            }
+            with_room(cols * windows, |unrolled: &mut [T]| {
+                for group in 0..self.g.groups {
+                    let part = self.part(cols, windows, m);
+                    let left = Across(&w[group * m * cols..][..m * cols], cols);
+                    let dy = &dy[(i * self.out + group * m) * windows..][..m * windows];
+                    let mut out = Out { values: &mut *unrolled, stride: windows, turned: false };
+                    T::block(left, Across(dy, windows), &part, &mut out);
+                    fast(
+                        #[inline(always)]
+                        || self.roll(group, unrolled, dx),
+                    );
+                }
+            });
+        });
+    }
+
+    fn part<T: Float>(&self, rows: usize, columns: usize, steps: usize) -> Part<T> {
+        Part { rows: 0..rows, columns: 0..columns, steps, alpha: T::one(), beta: T::zero() }
+    }
+
+    fn windows<'a, T>(&self, x: &Framed<'a, T>, sample: usize, group: usize) -> Windows<'a, T> {
+        let plane = self.size[0] * self.size[1];
+        let first = sample * x.sample + group * self.g.group_channels() * plane;
+        let values = &x.samples[first..][..self.g.group_channels() * plane];
+        Windows { values, width: self.size[1], plane, kernel: self.g.kernel, out: self.g.output[1] }
+    }
+
+    /// Adds each entry of `unrolled [cols, windows]` to the value that it came from.
+    #[inline(always)]
+    fn roll<T: Float>(&self, group: usize, unrolled: &[T], dx: &mut [T]) {
+        let ([h, w], [kh, kw], [_, width]) = (self.g.input, self.g.kernel, self.g.output);
+        let mut rows = unrolled.chunks_exact(self.g.windows().max(1));
+        for c in 0..self.g.group_channels() {
+            let plane = &mut dx[(group * self.g.group_channels() + c) * h * w..][..h * w];
+            for i in 0..kh {
+                for j in 0..kw {
+                    let Some(row) = rows.next() else { return };
+                    // What of a line falls on the border is nobody's.
+                    let skip = self.g.padding[1].saturating_sub(j).min(width);
+                    let left = (j + skip).saturating_sub(self.g.padding[1]);
+                    let len = (width - skip).min(w.saturating_sub(left));
+                    for (line, from) in row.chunks_exact(width).enumerate() {
+                        let y = (line + i).wrapping_sub(self.g.padding[0]);
+                        if y < h && len > 0 {
+                            add(&from[skip..skip + len], &mut plane[y * w + left..][..len]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `to += from`, in steps that need no call.
+#[inline(always)]
+fn add<T: Float>(from: &[T], to: &mut [T]) {
+    let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
+    for (from, to) in from.iter().zip(to) {
+        for i in 0..8 {
+            to[i] += from[i];
+        }
+    }
+    for (from, to) in from_rest.iter().zip(to_rest) {
+        *to += *from;
+    }
+}
+
+/// The windows of one group of a sample, `[cols, windows]`.
+#[derive(Clone, Copy)]
+struct Windows<'a, T> {
+    values: &'a [T],
+    width: usize,
+    plane: usize,
+    kernel: [usize; 2],
+    /// Windows in a line.
+    out: usize,
+}
+
+impl<T> Windows<'_, T> {
+    /// Where the first value of a place of the kernel lies, for the first window.
+    #[inline(always)]
+    fn place(&self, col: usize) -> usize {
+        let [kh, kw] = self.kernel;
+        let (line, j) = (col / kw, col % kw);
+        line / kh * self.plane + line % kh * self.width + j
+    }
+
+    /// Calls `f(first, offset, len)` for each run of windows in one line: the first counts from the beginning of
+    /// the range, the offset is that in a line of values.
+    #[inline(always)]
+    fn for_each_run(&self, windows: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
+        let mut at = windows.start;
+        while at < windows.end {
+            let (line, left) = (at / self.out, at % self.out);
+            let len = (self.out - left).min(windows.end - at);
+            f(at - windows.start, line * self.width + left, len);
+            at += len;
+        }
+    }
+}
+
+impl<T: Float> Right<T> for Windows<'_, T> {
+    #[inline(always)]
+    fn pack(self, steps: Range<usize>, first: usize, width: usize, lanes: usize, panel: &mut [T]) {
+        let [kh, kw] = self.kernel;
+        self.for_each_run(
+            first..first + width,
+            #[inline(always)]
+            |lane, offset, len| {
+                let mut place = self.place(steps.start);
+                let (mut i, mut j) = (steps.start / kw % kh, steps.start % kw);
+                for to in panel.chunks_exact_mut(lanes).take(steps.len()) {
+                    copy(&self.values[offset + place..][..len], &mut to[lane..lane + len]);
+                    // The next place: to the right, or in the next line, or in the next channel.
+                    (j, place) = (j + 1, place + 1);
+                    if j == kw {
+                        (i, j, place) = (i + 1, 0, place + self.width - kw);
+                        if i == kh {
+                            (i, place) = (0, place + self.plane - kh * self.width);
+                        }
+                    }
+                }
+            },
+        );
+    }
+}
+
+/// A copy of a few values, without a call.
+#[inline(always)]
+fn copy<T: Copy>(from: &[T], to: &mut [T]) {
+    match (from.as_chunks::<8>(), to.as_chunks_mut::<8>()) {
+        (([a, b], []), ([c, d], [])) => (*c, *d) = (*a, *b),
+        (([a], []), ([c], [])) => *c = *a,
+        ((a, a_rest), (c, c_rest)) => {
+            a.iter().zip(c).for_each(|(a, c)| *c = *a);
+            for (a, c) in a_rest.iter().zip(c_rest) {
+                *c = *a;
+            }
+        }
+    }
+}
+
+/// The same as a left operand, summed over the windows.
+#[derive(Clone, Copy)]
+struct Rows<'a, T>(Windows<'a, T>);
+
+impl<T: Float> Left<T> for Rows<'_, T> {
+    #[inline(always)]
+    fn tile<const M: usize, const N: usize, const FUSED: bool>(
+        self,
+        first: usize,
+        steps: Range<usize>,
+        panel: &[T],
+        sums: &mut [[T; N]; M],
+    ) {
+        let mut places = [0; M];
+        for i in 0..M {
+            places[i] = self.0.place(first + i);
+        }
+        let panel = panel.as_chunks::<N>().0;
+        let mut now = *sums;
+        let mut at = steps.start;
+        while at < steps.end {
+            let (line, left) = (at / self.0.out, at % self.0.out);
+            let len = (self.0.out - left).min(steps.end - at);
+            let panel = &panel[at - steps.start..][..len];
+            let mut rows = [&[][..]; M];
+            for i in 0..M {
+                rows[i] = &self.0.values[places[i] + line * self.0.width + left..][..len];
+            }
+            for (k, b) in panel.iter().enumerate() {
+                for i in 0..M {
+                    let a = rows[i][k];
+                    for j in 0..N {
+                        now[i][j] = multiply_add::<T, FUSED>(a, b[j], now[i][j]);
+                    }
+                }
+            }
+            at += len;
+        }
+        *sums = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::conv;
+    use super::super::gradcheck::numbers;
+    use super::super::linear;
+    use super::*;
+
+    /// The same by unrolled windows, which are tested against their definition.
+    #[test]
+    fn equals_unrolled_windows() {
+        for (kernel, groups, padding, input, out) in [
+            ([3, 3], 1, [0, 0], [7, 11], 6),
+            ([5, 5], 1, [0, 0], [12, 12], 20),
+            ([3, 2], 2, [1, 0], [6, 5], 6),
+            ([3, 3], 2, [2, 3], [5, 21], 38),
+            ([1, 1], 1, [0, 0], [4, 4], 3),
+            ([1, 7], 1, [0, 3], [1, 9], 2),
+            ([2, 3], 1, [1, 4], [3, 2], 5),
+        ] {
+            let output = [0, 1].map(|a| input[a] + 2 * padding[a] - kernel[a] + 1);
+            let g = Geometry { channels: 4, input, kernel, stride: [1, 1], padding, groups, output };
+            let (n, rows, cols, m) = (3, 3 * g.windows(), g.cols(), out / groups);
+            let (x, w, b) = (numbers(n * g.sample(), 1), numbers(out * cols, 2), numbers(out, 3));
+            let dy = numbers(out * rows, 4);
+            let direct = Direct::new(&g, out).unwrap();
+            let mut room = vec![f64::NAN; direct.room(n)];
+            let framed = direct.frame(&x, &mut room);
+            let mut y = vec![f64::NAN; out * rows];
+            direct.forward(&framed, &w, &b, &mut y);
+            let (mut dw, mut dx) = (vec![f64::NAN; w.len()], vec![f64::NAN; x.len()]);
+            direct.backward_weight(&framed, &dy, 0.0, &mut dw);
+            direct.backward_input(&w, &dy, true, &mut dx);
+
+            let (mut y2, mut dw2, mut dx2) = (vec![0.0; y.len()], vec![0.0; w.len()], vec![0.0; x.len()]);
+            let (mut x_rows, mut y_rows) = (vec![0.0; rows * cols], vec![0.0; rows * m]);
+            for group in 0..groups {
+                let part = group * m * cols..(group + 1) * m * cols;
+                conv::im2col(&g, group, &x, &mut x_rows);
+                linear::forward([rows, cols, m], &x_rows, &w[part.clone()], 0.0, &mut y_rows);
+                conv::to_maps(&y_rows, g.windows(), m, out, group * m, &mut y2);
+                conv::to_rows(&dy, g.windows(), m, out, group * m, &mut y_rows);
+                linear::backward_weight([rows, cols, m], &x_rows, &y_rows, 0.0, &mut dw2[part.clone()]);
+                linear::backward_input([rows, cols, m], &y_rows, &w[part], 0.0, &mut x_rows);
+                conv::col2im(&g, group, &x_rows, &mut dx2);
+            }
+            conv::add_bias(&b, g.windows(), &mut y2);
+            let close = |a: &[f64], b: &[f64]| {
+                assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-11), "{kernel:?} {padding:?}");
+            };
+            close(&y, &y2);
+            close(&dw, &dw2);
+            close(&dx, &dx2);
+            // What is there already is added to.
+            direct.backward_weight(&framed, &dy, 1.0, &mut dw);
+            direct.backward_input(&w, &dy, false, &mut dx);
+            close(&dw, &dw2.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+            close(&dx, &dx2.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
+        }
+    }
+}
