@@ -1,6 +1,7 @@
 //! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), training one in
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
+mod channels;
 mod check;
 mod convolve;
 mod data;
@@ -23,6 +24,7 @@ mod trainable;
 mod trainable_tests;
 mod training;
 
+pub(crate) use channels::{Axis, ChannelGroup, Channels, Reader, Spread, activated};
 pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
