@@ -353,6 +353,32 @@ pub enum LeftAlone {
     /// Its numbers are of a float type that bantam does not compute on (8 bits and fewer).
     #[error("of a type that is not computed on")]
     Type,
+    /// Its outputs are those of the network, or are added to them or to the network's input: their number is part
+    /// of what the network is. Never an error in a strict pipeline.
+    #[error("its outputs are tied to those of the network, or to its input")]
+    Boundary,
+    /// Several layers share it, or a vector that goes with it.
+    #[error("shared by several layers")]
+    Shared,
+    /// Its outputs are those of, or go into, a convolution in groups of several channels.
+    #[error("its outputs go through a convolution in groups that is not depthwise")]
+    Grouped,
+    /// The graph does not show along which axis of a layer's input its outputs lie (of a batch norm that may
+    /// see more than two axes: [`Graph::flatten`](crate::nn::Graph::flatten) before it makes them two).
+    #[error("the graph does not show on which axis its outputs lie")]
+    Axes,
+    /// Scales of a quantized weight that reads its outputs belong to groups of inputs, which a cut would split.
+    #[error("a cut would split the groups that share a scale in a quantized weight")]
+    GroupScales,
+    /// The step ranks by the scales of batch norms, and its outputs pass none.
+    #[error("no batch norm to rank its outputs by")]
+    NoBatchNorm,
+    /// Its outputs go into a layer norm, whose statistics would change without them.
+    #[error("its outputs go into a layer norm")]
+    LayerNorm,
+    /// Its outputs go with those of a weight that the step does not select.
+    #[error("its outputs go with those of a weight that is not selected")]
+    Coupled,
 }
 
 /// Why a graph and a model do not fit together.

@@ -27,7 +27,7 @@
 //! | support | which entries are kept | [`MagnitudePruner`] |
 //! | coding | how a kept entry is held | [`AffineQuantizer`], [`CodebookQuantizer`] |
 //! | structure | is the matrix held itself, or as a product | [`LowRankFactorizer`] |
-//! | architecture | which network computes the function | [`Distiller`] |
+//! | architecture | which network computes the function | [`Distiller`], [`ChannelPruner`] |
 //!
 //! A [`Weight`] holds numbers for kept entries only: a pruned entry stays zero because there is no place in
 //! which it could be anything else. Training ([`FineTuner`], [`Distiller`]) works on the compressed form: kept
@@ -41,10 +41,12 @@
 //! | a model to ship, with the file as small as it gets | `prune(..)`, training, then `codebook(CodebookQuantizer::bits(4))` | products run on floats; 3 to 5 bits an entry where a grid needs a scale for every group |
 //! | a CPU with integer units, and speed in mind | the same with [`Activations::Int8`] | a little accuracy in the activations |
 //! | training data | `prune(MagnitudePruner::sparsity(0.9))` and a [`FineTuner`] | minutes of training; over-parametrised layers give most |
+//! | a network pruned so far that whole channels are empty | [`slim(ChannelPruner::dead())`](ChannelPruner::dead) | nothing: the same function from a smaller dense network |
+//! | training data, and dense kernels to run on | `slim(ChannelPruner::ratio(0.5))` and a [`FineTuner`] | more accuracy than single entries cost at the same size; faster on any hardware |
 //! | wide layers with fast decaying singular values | `factorize(LowRankFactorizer::energy(0.95))` and a [`FineTuner`] | compute falls with the rank, on any hardware |
 //! | freedom to change the architecture | [`Distiller::student`] | a training from scratch, with the largest gain in compute |
 //!
-//! In a sequence: distil or factorize first, prune, train, and quantize last. Orders that would undo
+//! In a sequence: distil or factorize first, prune, slim, train, and quantize last. Orders that would undo
 //! something are refused before any work.
 //!
 //! # Errors and hostile input
@@ -99,6 +101,7 @@ mod random;
 mod recipe;
 pub mod report;
 mod sensitivity;
+mod slim;
 mod tensor;
 mod weight;
 
@@ -120,6 +123,7 @@ pub use quantize::{AffineQuantizer, Calibrator, Range};
 pub use recipe::{Recipe, RecipeStep};
 pub use report::Report;
 pub use sensitivity::{Sensitivity, SensitivityScan, WeightSensitivity};
+pub use slim::{ChannelPruner, Importance, MeasuredChannelPruner};
 pub use tensor::{DType, Element, Float, Tensor};
 pub use weight::{Activations, Form, Granularity, Leaf, Weight};
 

@@ -135,7 +135,12 @@ impl<'a> Log<'a> {
 
     /// Says that a weight was not selected. Never an error: the selection is the caller's.
     pub(crate) fn not_selected(&self, weight: &str) {
-        self.record(|r| r.left.push((weight.to_owned(), LeftAlone::NotSelected)));
+        self.out_of_reach(weight, LeftAlone::NotSelected);
+    }
+
+    /// Says that a weight is none that the step could work on. Never an error.
+    pub(crate) fn out_of_reach(&self, weight: &str, why: LeftAlone) {
+        self.record(|r| r.left.push((weight.to_owned(), why)));
     }
 
     /// The course of a training, for the report.

@@ -13,8 +13,8 @@ use crate::model::{Model, Outline};
 use crate::recipe::{Recipe, RecipeStep};
 use crate::report::Report;
 use crate::{
-    AffineQuantizer, CodebookQuantizer, Error, Float, Invalid, LowRankFactorizer, MagnitudePruner, Refusal,
-    Result,
+    AffineQuantizer, ChannelPruner, CodebookQuantizer, Error, Float, Invalid, LowRankFactorizer,
+    MagnitudePruner, Refusal, Result,
 };
 use std::fmt;
 use std::path::Path;
@@ -121,6 +121,12 @@ impl<'a, T: Float> Pipeline<'a, T> {
     /// Adds sharing of values: `codebook(16)` makes each weight places in a table of 16 values, 4 bits an entry;
     /// see [`CodebookQuantizer`] for the other ways.
     pub fn codebook(self, step: impl Into<CodebookQuantizer>) -> Self {
+        self.then(step.into())
+    }
+
+    /// Adds the removal of channels: `slim(0.5)` removes half of the channels of each layer, `slim(ChannelPruner::dead())`
+    /// those that cannot matter; see [`ChannelPruner`] for the other ways.
+    pub fn slim(self, step: impl Into<ChannelPruner>) -> Self {
         self.then(step.into())
     }
 

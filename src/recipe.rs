@@ -2,7 +2,8 @@
 
 use crate::error::FormatKind;
 use crate::{
-    AffineQuantizer, CodebookQuantizer, Float, LowRankFactorizer, MagnitudePruner, Pipeline, Result,
+    AffineQuantizer, ChannelPruner, CodebookQuantizer, Float, LowRankFactorizer, MagnitudePruner, Pipeline,
+    Result,
 };
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,8 @@ pub enum RecipeStep {
     Codebook(CodebookQuantizer),
     /// Factorization.
     Factorize(LowRankFactorizer),
+    /// Removal of channels.
+    Slim(ChannelPruner),
     /// Several steps in one.
     Steps(Vec<RecipeStep>),
 }
@@ -120,6 +123,7 @@ impl<T: Float> From<Recipe> for Pipeline<'_, T> {
             RecipeStep::Quantize(step) => pipeline.then(step),
             RecipeStep::Codebook(step) => pipeline.then(step),
             RecipeStep::Factorize(step) => pipeline.then(step),
+            RecipeStep::Slim(step) => pipeline.then(step),
             RecipeStep::Steps(steps) => pipeline.then(Self::from(Recipe { steps })),
         })
     }

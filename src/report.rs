@@ -32,6 +32,8 @@ pub struct WeightReport {
     pub kind: Kind,
     /// Its shape now.
     pub shape: Vec<usize>,
+    /// Its shape before; absent for a weight that was not there.
+    pub shape_before: Option<Vec<usize>>,
     /// Its form now: "dense", "pruned", "factored+quantized", "codebook 16", ..; "carried" for a tensor that is not a weight.
     pub form: String,
     /// Stored bytes before; absent for a weight that was not there.
@@ -91,10 +93,30 @@ pub struct StepReport {
     pub training: Option<Training>,
 }
 
+/// How large a weight was.
+pub(crate) struct Size {
+    shape: Vec<usize>,
+    bytes: usize,
+}
+
+impl Size {
+    pub fn of<T: Float>(weight: &Weight<T>) -> Self {
+        Self { shape: weight.shape().to_vec(), bytes: weight.stored_bytes() }
+    }
+}
+
 impl WeightReport {
+    /// The shape, with the one before where that was another.
+    fn shapes(&self) -> String {
+        match &self.shape_before {
+            Some(before) if *before != self.shape => format!("{:?} of {before:?}", self.shape),
+            _ => format!("{:?}", self.shape),
+        }
+    }
+
     pub(crate) fn new<T: Float>(
         info: &crate::model::WeightInfo,
-        bytes_before: Option<usize>,
+        before: Option<&Size>,
         weight: &Weight<T>,
     ) -> Self {
         let bytes_after = weight.stored_bytes();
@@ -102,8 +124,9 @@ impl WeightReport {
             name: info.name.to_string(),
             kind: info.kind,
             shape: weight.shape().to_vec(),
+            shape_before: before.map(|before| before.shape.clone()),
             form: weight.form().to_string(),
-            bytes_before,
+            bytes_before: before.map(|before| before.bytes),
             bytes_after,
             bits_per_weight: bytes_after as f64 * 8.0 / (weight.len().max(1)) as f64,
             sparsity: weight.sparsity(),
@@ -121,6 +144,7 @@ impl WeightReport {
             name: info.name.to_string(),
             kind: info.kind,
             shape: info.shape.clone(),
+            shape_before: Some(info.shape.clone()),
             form: "carried".to_owned(),
             bytes_before: Some(bytes),
             bytes_after: bytes,
@@ -267,10 +291,11 @@ pub(crate) fn human(bytes: usize) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let width = self.weights.iter().map(|w| w.name.len()).max().unwrap_or(0).clamp(6, 48);
+        let shape = self.weights.iter().map(|w| w.shapes().len()).max().unwrap_or(0).clamp(18, 48);
         let measured = self.weights.iter().any(|w| w.error.is_some());
         write!(
             f,
-            "{:width$}  {:<18} {:<25} {:>9} {:>9} {:>7} {:>7} {:>5}",
+            "{:width$}  {:<shape$} {:<25} {:>9} {:>9} {:>7} {:>7} {:>5}",
             "weight", "shape", "form", "before", "after", "bits/w", "zeros", "rank"
         )?;
         writeln!(
@@ -281,9 +306,9 @@ impl fmt::Display for Report {
         for w in &self.weights {
             write!(
                 f,
-                "{:width$}  {:<18} {:<25} {:>9} {:>9} {:>7.2} {:>6.1}% {:>5}",
+                "{:width$}  {:<shape$} {:<25} {:>9} {:>9} {:>7.2} {:>6.1}% {:>5}",
                 w.name,
-                format!("{:?}", w.shape),
+                w.shapes(),
                 w.form,
                 w.bytes_before.map_or("-".to_owned(), human),
                 human(w.bytes_after),

@@ -207,13 +207,14 @@ impl LowRankFactorizer {
         }
         weight.form.factored = true;
         weight.matrices = match rank {
-            Some(rank) => vec![Some([rows, rank]), Some([rank, cols])],
-            None => vec![None, None],
+            Some(rank) if !weight.may_shrink => vec![Some([rows, rank]), Some([rank, cols])],
+            _ => vec![None, None],
         };
         if let Some(quantizer) = &self.residual {
-            quantizer.check_inputs(cols)?;
+            let residual = (!weight.may_shrink).then_some(matrix);
+            residual.map_or(Ok(()), |_| quantizer.check_inputs(cols))?;
             weight.form.quantized = true;
-            weight.matrices.push(Some(matrix));
+            weight.matrices.push(residual);
         }
         Ok(())
     }

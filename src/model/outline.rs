@@ -1,14 +1,16 @@
 //! [`Outline`]: a model without its values, on which a pipeline is checked before any work.
 
 use super::{Model, Select, WeightInfo};
+use crate::nn::Graph;
 use crate::weight::{Form, Node, Weight};
 use crate::{Activations, Float, Refusal};
+use std::sync::Arc;
 
 /// The forms and shapes of a model's weights: what [`Step::plan`](crate::Step::plan) sees and changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outline {
     weights: Vec<OutlineWeight>,
-    has_graph: bool,
+    graph: Option<Arc<Graph>>,
     strict: bool,
     /// Whether the last step put other weights in the place of those before.
     replaced: bool,
@@ -26,6 +28,9 @@ pub struct OutlineWeight {
     pub matrices: Vec<Option<[usize; 2]>>,
     /// How its input will be coded.
     pub activations: Activations,
+    /// Whether the lengths of its axes are upper bounds only: a step before removes channels, and how many follows
+    /// from the values.
+    pub may_shrink: bool,
 }
 
 impl OutlineWeight {
@@ -35,7 +40,17 @@ impl OutlineWeight {
             form: weight.form(),
             matrices: weight.leaves().iter().map(|l| Some([l.rows(), l.cols()])).collect(),
             activations: weight.activations(),
+            may_shrink: false,
         }
+    }
+
+    /// Whether a weight of this shape is what is planned.
+    pub(crate) fn admits(&self, shape: &[usize]) -> bool {
+        let planned = &self.info.shape;
+        if !self.may_shrink {
+            return planned == shape;
+        }
+        planned.len() == shape.len() && planned.iter().zip(shape).all(|(most, len)| len <= most)
     }
 
     /// Rows and columns of the matrix that the whole weight is seen as.
@@ -50,7 +65,7 @@ impl Outline {
     pub fn of<T: Float>(model: &Model<T>) -> Self {
         Self {
             weights: model.entries().map(|(info, w)| OutlineWeight::of(info, w)).collect(),
-            has_graph: model.graph().is_some(),
+            graph: model.graph.clone(),
             strict: false,
             replaced: false,
         }
@@ -72,7 +87,17 @@ impl Outline {
 
     /// Whether the model is a network.
     pub fn has_graph(&self) -> bool {
-        self.has_graph
+        self.graph.is_some()
+    }
+
+    /// The graph of the network at this point of the pipeline, if the model is one.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.graph.as_deref()
+    }
+
+    /// Puts another graph, for the same weights, in place of the one there.
+    pub(crate) fn set_graph(&mut self, graph: Graph) {
+        self.graph = Some(Arc::new(graph));
     }
 
     /// All weights, in order.
@@ -89,7 +114,7 @@ impl Outline {
     /// weights): [`Outline::of`] of a model of the same names, kinds and shapes.
     pub fn replace(&mut self, other: Outline) {
         self.weights = other.weights;
-        self.has_graph = other.has_graph;
+        self.graph = other.graph;
         self.replaced = true;
     }
 

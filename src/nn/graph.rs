@@ -72,6 +72,12 @@ impl Graph {
         self.nodes.iter().enumerate().map(|(i, node)| (&node.op, node.inputs(i)))
     }
 
+    /// The same connections with other operations.
+    pub(crate) fn map_ops(&self, f: impl Fn(Op) -> Op) -> Self {
+        let nodes = self.nodes.iter().cloned();
+        Self { nodes: nodes.map(|node| Node { op: f(node.op), from: node.from }).collect() }
+    }
+
     /// Names of the weights and what each is for, in the order of the nodes. A weight that two nodes share
     /// comes twice.
     pub fn weights(&self) -> impl Iterator<Item = (&str, Role)> {

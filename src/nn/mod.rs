@@ -2,6 +2,7 @@
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
 mod augment;
+mod channels;
 mod check;
 mod convolve;
 mod data;
@@ -28,6 +29,7 @@ mod trainable_tests;
 mod training;
 
 pub use augment::Augmented;
+pub(crate) use channels::{Axis, ChannelGroup, Channels, Reader, Spread, activated};
 pub(crate) use data::unbox;
 pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;

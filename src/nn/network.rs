@@ -71,7 +71,7 @@ impl<T: Float> Network<T> {
     /// [`Error::Weight`] when integers are asked for and a weight is not quantized, or the input of one is
     /// not finite.
     pub fn forward(&self, input: &Input<T>) -> Result<Tensor<T>> {
-        Ok(self.run(input, &[], None)?.logits)
+        Ok(self.run(input, Vec::new(), None)?.logits)
     }
 
     /// As [`forward`](Self::forward), with the outputs of layers in between. A tap is the name of a layer
@@ -81,13 +81,19 @@ impl<T: Float> Network<T> {
     /// # Errors
     /// As [`forward`](Self::forward), and [`Error::Other`] when there is no such layer.
     pub fn outputs(&self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>> {
+        let taps = taps.iter().map(|t| self.plan.tap(t)).collect::<Result<_>>()?;
         self.run(input, taps, None)
+    }
+
+    /// As [`outputs`](Self::outputs), with taps by the index of the output alone: a layer may be called "2".
+    pub(crate) fn outputs_at(&self, input: &Input<T>, taps: &[usize]) -> Result<Outputs<T>> {
+        self.run(input, taps.to_vec(), None)
     }
 
     /// As [`forward`](Self::forward); `observe` sees the input of each layer with a matrix or a kernel (for
     /// a convolution the feature maps, not their unrolled windows).
     pub(crate) fn forward_observed(&self, input: &Input<T>, observe: Observer<'_, T>) -> Result<Tensor<T>> {
-        Ok(self.run(input, &[], Some(observe))?.logits)
+        Ok(self.run(input, Vec::new(), Some(observe))?.logits)
     }
 
     /// The class of each sample: the index of its largest output, the first where several are equal.
@@ -121,10 +127,9 @@ impl<T: Float> Network<T> {
     fn run(
         &self,
         input: &Input<T>,
-        taps: &[&str],
+        taps: Vec<usize>,
         mut observe: Option<Observer<'_, T>>,
     ) -> Result<Outputs<T>> {
-        let taps: Vec<usize> = taps.iter().map(|t| self.plan.tap(t)).collect::<Result<_>>()?;
         let x = input.values()?;
         let mut values: Vec<Option<Value<'_, T>>> = Vec::with_capacity(self.plan.layers.len() + 1);
         values.push(Some(Value { shape: x.shape().to_vec(), data: Cow::Borrowed(x.as_slice()) }));

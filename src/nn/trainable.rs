@@ -278,6 +278,12 @@ impl<T: Float> Trainable<T> {
         Ok(())
     }
 
+    /// An output of the last forward pass, and its gradient after the way back: empty where nothing that is trained
+    /// comes before it.
+    pub(crate) fn values_at(&self, output: usize) -> (&[T], &[T]) {
+        (&self.values[output], &self.gradients[output])
+    }
+
     fn pass(&mut self, input: &Input<T>, training: bool) -> Result<()> {
         self.ready = false;
         let x = input.values()?;

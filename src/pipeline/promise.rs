@@ -10,6 +10,7 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub(super) struct Was {
     form: Form,
+    shape: Vec<usize>,
     /// Pruned entries, and whether they are those of a single matrix: only then can they be compared.
     pruned: usize,
     is_leaf: bool,
@@ -20,6 +21,7 @@ impl Was {
     pub fn of<T: Float>(weight: &Weight<T>) -> Self {
         Self {
             form: weight.form(),
+            shape: weight.shape().to_vec(),
             pruned: weight.entries().1,
             is_leaf: weight.is_leaf(),
             activations: weight.activations(),
@@ -30,6 +32,7 @@ impl Was {
     fn as_planned(planned: &OutlineWeight) -> Self {
         Self {
             form: planned.form,
+            shape: planned.info.shape.clone(),
             pruned: 0,
             is_leaf: !planned.form.factored,
             activations: planned.activations,
@@ -42,12 +45,14 @@ impl Was {
         let (form, may, was) = (after.form(), planned.form, self.form);
         let lost = |was: bool, may: bool, is: bool| was && may && !is;
         let gained = |was: bool, may: bool, is: bool| !was && !may && is;
+        // Where rows or columns are gone, so may be all of the pruned entries.
+        let same = after.shape() == self.shape;
         let fewer = self.is_leaf == after.is_leaf() && after.entries().1 < self.pruned;
         let changes = [
-            (after.shape() != planned.info.shape, "changed its shape"),
+            (!planned.admits(after.shape()), "changed its shape"),
             (lost(was.factored, may.factored, form.factored), "multiplied its factors out"),
             (lost(was.quantized, may.quantized, form.quantized), "dropped its codes"),
-            (lost(was.pruned, may.pruned, form.pruned && !fewer), "brought pruned entries back"),
+            (same && lost(was.pruned, may.pruned, form.pruned && !fewer), "brought pruned entries back"),
             (
                 lost(was.codebook.is_some(), may.codebook.is_some(), form.codebook.is_some()),
                 "dropped its codebook",

@@ -6,7 +6,7 @@ use crate::compressor::{Decision, Reach, Survey, WeightCompressor};
 use crate::format::header_bound;
 use crate::log::{Log, Record};
 use crate::model::{Content, Model, Outline, WeightInfo};
-use crate::report::{Left, Report, StepReport, WeightReport};
+use crate::report::{Left, Report, Size, StepReport, WeightReport};
 use crate::{Error, Float, LeftAlone, Result, Weight, parallel};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -46,19 +46,19 @@ pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> 
     Ok(Compressed { model, report })
 }
 
-/// Stored bytes of each weight.
-pub(super) fn sizes<T: Float>(model: &Model<T>) -> HashMap<Arc<str>, usize> {
-    model.entries().map(|(info, weight)| (Arc::clone(&info.name), weight.stored_bytes())).collect()
+/// How large each weight is.
+fn sizes<T: Float>(model: &Model<T>) -> HashMap<Arc<str>, Size> {
+    model.entries().map(|(info, weight)| (Arc::clone(&info.name), Size::of(weight))).collect()
 }
 
 fn report<T: Float>(
     model: &Model<T>,
-    before: &HashMap<Arc<str>, usize>,
+    before: &HashMap<Arc<str>, Size>,
     bytes_before: usize,
     steps: Vec<(String, Record, usize, f64)>,
 ) -> Report {
     let rows = model.contents().map(|(info, content)| match content {
-        Content::Weight(weight) => WeightReport::new(info, before.get(&info.name).copied(), weight),
+        Content::Weight(weight) => WeightReport::new(info, before.get(&info.name), weight),
         Content::Carried(dtype, bytes) => WeightReport::carried(info, *dtype, bytes.len()),
     });
     assemble(rows.collect(), bytes_before, model.stored_bytes(), steps)

@@ -6,7 +6,7 @@ use crate::compressor::{Reach, WeightCompressor};
 use crate::format::{AtomicFile, Stream, check_metadata, header_bound, name_file};
 use crate::log::Log;
 use crate::model::{Content, Model, Outline, WeightInfo};
-use crate::report::{Report, WeightReport};
+use crate::report::{Report, Size, WeightReport};
 use crate::{Error, Float, Refusal, Result, Weight, parallel};
 use std::path::Path;
 use std::sync::Arc;
@@ -133,9 +133,9 @@ fn compress<T: Float>(
             Ok((WeightReport::carried(info, *dtype, bytes.len()), info.clone(), content.clone()))
         }
         Content::Weight(weight) => {
-            let before = weight.stored_bytes();
+            let before = Size::of(weight);
             let weight = through(ready, info, (**weight).clone(), planned, logs)?;
-            let row = WeightReport::new(info, Some(before), &weight);
+            let row = WeightReport::new(info, Some(&before), &weight);
             let info = WeightInfo::new(Arc::clone(&info.name), info.kind, weight.shape());
             Ok((row, info, Content::Weight(Arc::new(weight))))
         }

@@ -12,6 +12,7 @@ mod structured;
 mod unstructured;
 
 pub use gradual::{GradualPruner, Saliency, SparsitySchedule};
+pub(crate) use structured::norm;
 
 use crate::compressor::{Compressor, Outcome, Reach, Step, Survey, WeightCompressor};
 use crate::log::Log;
@@ -149,7 +150,9 @@ impl Step for MagnitudePruner {
             if let Amount::Pattern { m, .. } = self.amount {
                 let leaf = !weight.form.factored;
                 let shape = &weight.info.shape;
-                let whole = if leaf && shape.len() > 2 {
+                let whole = if weight.may_shrink {
+                    Vec::new()
+                } else if leaf && shape.len() > 2 {
                     vec![Some([shape[0], shape[1]])]
                 } else {
                     weight.matrices.clone()

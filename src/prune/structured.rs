@@ -42,7 +42,7 @@ pub(super) fn rows<T: Float>(weight: Weight<T>, fraction: f64) -> Result<Weight<
 
 /// The Euclidean norm of values of any size: they are squared after division by a power of two, which loses
 /// nothing.
-fn norm<T: Float>(row: &[T]) -> f64 {
+pub(crate) fn norm<T: Float>(row: &[T]) -> f64 {
     let largest = row.iter().fold(0.0_f64, |a, x| a.max(x.widen().abs()));
     if largest == 0.0 {
         return 0.0;

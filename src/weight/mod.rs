@@ -16,6 +16,7 @@ mod mask;
 mod parts;
 mod product;
 mod restrict;
+mod select;
 mod storage;
 mod values;
 
