@@ -1,11 +1,10 @@
 //! The recipe: teach, prune while training, share values, write.
 
 use crate::networks;
-use bantam::distill::Teacher;
 use bantam::nn::{Augmented, Dataset, Examples, Optimizer, Schedule};
 use bantam::{
-    AffineQuantizer, BoxError, CodebookQuantizer, Distiller, FineTuner, GradualPruner, MagnitudePruner,
-    Model, Pipeline, Progress, Saliency,
+    AffineQuantizer, BoxError, ChannelPruner, CodebookQuantizer, Distiller, FineTuner, GradualPruner,
+    MagnitudePruner, Model, Pipeline, Progress, Saliency,
 };
 use std::fmt;
 use std::io::{IsTerminal, Write};
@@ -71,10 +70,6 @@ pub fn parameters(model: &Model) -> usize {
     model.weights().map(|(_, weight)| weight.len()).sum()
 }
 
-fn epochs(n: f64, budget: f64) -> usize {
-    ((n * budget).round() as usize).max(1)
-}
-
 /// A pipeline that says how far it is.
 fn pipeline<'a>() -> Pipeline<'a> {
     Pipeline::new().on_progress(|p: &Progress<'_>| {
@@ -85,17 +80,74 @@ fn pipeline<'a>() -> Pipeline<'a> {
     })
 }
 
+/// Percent of the held-out images that are put into the wrong class.
+fn error(model: &Model, data: &Data) -> bantam::Result<f64> {
+    Ok(100.0 * (1.0 - model.network()?.accuracy(&data.validation)?))
+}
+
 fn say(what: &str, model: &Model, data: &Data) -> bantam::Result<f64> {
-    let error = 100.0 * (1.0 - model.network()?.accuracy(&data.validation)?);
+    let error = error(model, data)?;
     let kept: Vec<usize> = model.weights().map(|(_, w)| w.leaves().iter().map(|l| l.kept()).sum()).collect();
-    eprintln!("{what}: {error:.2} % of the held-out images are wrong; kept {kept:?}");
+    eprintln!("\r\x1b[2K{what}: {error:.2} % of the held-out images are wrong; kept {kept:?}");
     Ok(error)
+}
+
+/// How a network is shrunk: pruned while it is trained, to fewer and fewer numbers, as long as it is as good as the
+/// network it came from.
+struct Ladder {
+    /// Numbers that are left on the first rung.
+    first: usize,
+    /// What each rung leaves of the one before.
+    shrink: f64,
+    rungs: usize,
+    /// Passes over the copies of the images: on the first rung, on each other one, and with shared values.
+    passes: [usize; 3],
+    batch: usize,
+    rate: f64,
+    /// Shared values of a matrix.
+    values: usize,
+}
+
+impl Kind {
+    fn ladder(self) -> Ladder {
+        match self {
+            Self::Lenet300 => Ladder {
+                first: 6500,
+                shrink: 0.82,
+                rungs: 5,
+                passes: [4, 2, 2],
+                batch: 64,
+                rate: 5e-3,
+                values: 8,
+            },
+            Self::Lenet5 => Ladder {
+                first: 6000,
+                shrink: 0.74,
+                rungs: 5,
+                passes: [2, 1, 1],
+                batch: 64,
+                rate: 3e-3,
+                values: 8,
+            },
+        }
+    }
+}
+
+/// Of every image, the image itself and so many changed copies less one.
+const COPIES: f64 = 8.0;
+/// Fraction of a training in which entries are pruned, and the rate is held.
+const PRUNING: f64 = 0.4;
+
+/// Images from all sides; fewer of them on a smaller budget.
+fn copies<'a>(train: &'a Examples, seed: u64, budget: f64) -> Augmented<&'a Examples> {
+    let copies = (COPIES * budget).round().max(1.0) as usize;
+    Augmented::new(train, copies).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(seed)
 }
 
 /// The network as it is usually trained.
 pub fn baseline(kind: Kind, data: &Data, seed: u64, budget: f64) -> Result<Model, BoxError> {
     let tuner = FineTuner::new(&data.train)
-        .epochs(epochs(12.0, budget))
+        .epochs((12.0 * budget).ceil() as usize)
         .batch_size(128)
         .optimizer(Optimizer::adam_w().weight_decay(0.02))
         .seed(seed);
@@ -105,9 +157,8 @@ pub fn baseline(kind: Kind, data: &Data, seed: u64, budget: f64) -> Result<Model
 }
 
 /// A convolutional network that has seen the images from all sides.
-fn teacher(data: &Data, more: &dyn Dataset, seed: u64, budget: f64) -> Result<Model, BoxError> {
-    let tuner = FineTuner::new(more).epochs(1).batch_size(128).rate(1e-3).seed(seed);
-    let _ = budget;
+fn teacher(data: &Data, more: &dyn Dataset, seed: u64) -> Result<Model, BoxError> {
+    let tuner = FineTuner::new(more).epochs(1).batch_size(128).seed(seed);
     let model = pipeline().finetune(tuner).run(networks::lenet_5(seed + 1000)?)?.model;
     say("teacher", &model, data)?;
     Ok(model)
@@ -121,48 +172,67 @@ pub fn compress(
     seed: u64,
     budget: f64,
 ) -> Result<Model, BoxError> {
-    let env = |name: &str, or: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(or);
-    let more = Augmented::new(&data.train, env("COPIES", 8.0) as usize)
-        .shift(1.5)
-        .rotate(10.0)
-        .scale(0.1)
-        .shear(0.1)
+    let more = copies(&data.train, seed, budget);
+    let teacher = teacher(data, &more, seed)?.network()?;
+    let ladder = kind.ladder();
+    // Asked once for each copy, then kept.
+    let teach = Distiller::new(&teacher, &more)
+        .alpha(0.1)
+        .temperature(2.0)
+        .cache_logits()
+        .batch_size(ladder.batch)
         .seed(seed);
-    let teacher = teacher(data, &more, seed, budget)?.network()?;
-    let teach = |e: f64| {
-        Distiller::new(&teacher as &dyn Teacher, &more)
-            .alpha(0.1)
-            .temperature(2.0)
-            .cache_logits()
-            .epochs(epochs(e, budget))
-            .batch_size(env("BATCH", 128.0) as usize)
-            .seed(seed)
-    };
-    let keep = env("KEEP", 5000.0) / parameters(baseline) as f64;
-    let to = MagnitudePruner::sparsity(1.0 - keep).global().only("*");
-    let pruner = GradualPruner::new(to)
-        .saliency(Saliency::Fisher)
-        .compact(1.0)
-        .between(0.05..env("END", 0.4))
-        .every(25);
-    let training = teach(env("EPOCHS", 3.0))
-        .rate(env("RATE", 4e-3))
-        .schedule(Schedule::Cosine { floor: 0.0, warmup: 0.01, hold: env("END", 0.4) })
-        .prune(pruner);
-    let start = if env("SCRATCH", 0.0) > 0.0 { kind.network(seed)? } else { baseline.clone() };
-    let sparse = pipeline().distill(training).run(&start)?.model;
-    say("pruned", &sparse, data)?;
-    let values = env("VALUES", 8.0) as usize;
-    let shared = pipeline()
-        .then(CodebookQuantizer::values(values).only("*.weight"))
+    let most = allowed(error(baseline, data)?, data);
+    let (mut model, mut best) = (baseline.clone(), None);
+    let mut left = ladder.first as f64;
+    for rung in 0..ladder.rungs {
+        let passes = ladder.passes[rung.min(1)];
+        model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
+        say(&format!("{left:.0} numbers"), &model, data)?;
+        let shared = share(&model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
+        let found = say("  shared", &shared, data)?;
+        if found > most && best.is_some() {
+            break;
+        }
+        best = Some(shared);
+        if found > most {
+            // Not even the largest is good enough: it is what there is.
+            break;
+        }
+        left *= ladder.shrink;
+    }
+    best.ok_or_else(|| "a ladder without rungs".into())
+}
+
+/// Prunes until so many numbers are left. What cannot matter any more is removed for good.
+fn prune(model: &Model, teach: Distiller<'_>, left: f64, rate: f64) -> Result<Model, BoxError> {
+    let all = parameters(model) as f64;
+    let pruner =
+        GradualPruner::new(MagnitudePruner::sparsity((1.0 - left / all).max(0.0)).global().only("*"))
+            .saliency(Saliency::Fisher)
+            .compact(1.0)
+            .between(0.05..PRUNING)
+            .every(25);
+    let training =
+        teach.rate(rate).schedule(Schedule::Cosine { floor: 0.0, warmup: 0.01, hold: PRUNING }).prune(pruner);
+    Ok(pipeline().distill(training).then(ChannelPruner::dead()).run(model)?.model)
+}
+
+/// Shares a few values among the entries of each matrix, and trains which and what they are.
+fn share(model: &Model, teach: Distiller<'_>, ladder: &Ladder) -> Result<Model, BoxError> {
+    let training = teach.rate(ladder.rate * 0.2).move_codes_until(0.6).learn_step_sizes();
+    Ok(pipeline()
+        .then(CodebookQuantizer::values(ladder.values).only("*.weight"))
         .quantize(AffineQuantizer::bits(5).symmetric().only("*.bias"))
-        .run(&sparse)?
-        .model;
-    say("shared", &shared, data)?;
-    let tuned = pipeline()
-        .distill(teach(env("EPOCHS2", 0.6)).rate(env("RATE2", 1e-3)).move_codes_until(env("MOVE", 0.6)))
-        .run(&shared)?
-        .model;
-    say("tuned", &tuned, data)?;
-    Ok(tuned)
+        .distill(training)
+        .run(model)?
+        .model)
+}
+
+/// The share of wrong images up to which a network is as good as the one it came from: within one standard error
+/// of a count on the held-out images.
+fn allowed(baseline: f64, data: &Data) -> f64 {
+    let n = data.validation.labels().map_or(1, <[u32]>::len) as f64;
+    let p = baseline / 100.0;
+    baseline - 100.0 * (p * (1.0 - p) / n).sqrt()
 }

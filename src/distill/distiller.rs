@@ -9,7 +9,7 @@ use crate::nn::{
 use crate::{BoxError, Error, Float, Invalid, Model, Result, Tensor};
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Trains a student on what a teacher says (arXiv 1503.02531). For each batch it minimizes
 ///
@@ -51,7 +51,8 @@ pub struct Distiller<'a, T: Float = f32> {
     teacher: &'a dyn Teacher<T>,
     alpha: f64,
     temperature: f64,
-    cache_logits: bool,
+    /// Filled by the first training; clones share it.
+    cache: Option<Arc<OnceLock<Cache<T>>>>,
     student: Option<Model<T>>,
     settings: Settings<'a, T>,
 }
@@ -61,7 +62,7 @@ impl<T: Float> fmt::Debug for Distiller<'_, T> {
         let mut out = f.debug_struct("Distiller");
         out.field("alpha", &self.alpha)
             .field("temperature", &self.temperature)
-            .field("cache_logits", &self.cache_logits);
+            .field("cache_logits", &self.cache.is_some());
         self.settings.debug(&mut out);
         out.finish_non_exhaustive()
     }
@@ -73,7 +74,7 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// Learns what `teacher` says of the samples of `train`.
     pub fn new(teacher: &'a dyn Teacher<T>, train: &'a dyn Dataset<T>) -> Self {
         let settings = Settings::new(train);
-        Self { teacher, alpha: 0.1, temperature: 4.0, cache_logits: false, student: None, settings }
+        Self { teacher, alpha: 0.1, temperature: 4.0, cache: None, student: None, settings }
     }
 
     /// Weight of the cross-entropy with the labels.
@@ -89,9 +90,9 @@ impl<'a, T: Float> Distiller<'a, T> {
     }
 
     /// Asks the teacher once for each sample, before the first epoch, and keeps the answers in memory
-    /// (`samples * classes` numbers).
+    /// (`samples * classes` numbers). Clones of this distiller made after the call share the answers.
     pub fn cache_logits(mut self) -> Self {
-        self.cache_logits = true;
+        self.cache = Some(Arc::default());
         self
     }
 
@@ -135,9 +136,18 @@ impl<'a, T: Float> Distiller<'a, T> {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
         checked("distill", self.validate())?;
-        let cache = if self.cache_logits { Some(self.ask_all()?) } else { None };
+        let cache = match &self.cache {
+            None => None,
+            Some(cell) => Some(match cell.get() {
+                Some(cache) => cache,
+                None => {
+                    let cache = self.ask_all()?;
+                    cell.get_or_init(|| cache)
+                }
+            }),
+        };
         let mut loss = |indices: &[usize], batch: &Batch<T>, logits: &Tensor<T>| {
-            let teacher = match &cache {
+            let teacher = match cache {
                 Some(cache) => cache.rows(indices)?,
                 None => self.ask(&batch.input)?,
             };
