@@ -69,13 +69,20 @@ pub(super) fn fit<T: Float>(
         }
         trainable.seed(settings.seed)?;
         settings.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
+        if settings.code_inputs && trainable.code_inputs("*") == 0 {
+            return Err(Error::Data("there are no inputs to code: no weight says that its inputs are"));
+        }
         if settings.learn_steps && trainable.learn_step_sizes("*") == 0 {
             return Err(Error::Data("there are no step sizes to learn: no weight is quantized"));
         }
         if settings.moving > 0.0 && trainable.move_codes("*") == 0 {
             return Err(Error::Data("there are no codes to move: no weight has a codebook"));
         }
-    } else if settings.pruning.is_some() || settings.learn_steps || settings.moving > 0.0 {
+    } else if settings.pruning.is_some()
+        || settings.learn_steps
+        || settings.code_inputs
+        || settings.moving > 0.0
+    {
         return Err(Error::Data("only a `Trainable` can be pruned, or learn step sizes and codes"));
     }
     let n = settings.train.len();

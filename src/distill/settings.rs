@@ -25,6 +25,7 @@ pub(crate) struct Settings<'a, T: Float> {
     pub seed: u64,
     pub pruning: Option<GradualPruner>,
     pub learn_steps: bool,
+    pub code_inputs: bool,
     /// Fraction of the training in which codes of codebooks move.
     pub moving: f64,
     pub after_step: Option<Arc<Hook<'a, T>>>,
@@ -43,6 +44,7 @@ impl<'a, T: Float> Settings<'a, T> {
             seed: 0,
             pruning: None,
             learn_steps: false,
+            code_inputs: false,
             moving: 0.0,
             after_step: None,
         }
@@ -70,6 +72,7 @@ impl<'a, T: Float> Settings<'a, T> {
             .field("seed", &self.seed)
             .field("pruning", &self.pruning)
             .field("learn_step_sizes", &self.learn_steps)
+            .field("code_inputs", &self.code_inputs)
             .field("move_codes_until", &self.moving)
             .field("after_step", &self.after_step.is_some());
     }
@@ -126,6 +129,13 @@ macro_rules! setters {
             /// ([`Trainable::learn_step_sizes`](crate::nn::Trainable::learn_step_sizes)).
             pub fn learn_step_sizes(mut self) -> Self {
                 self.settings.learn_steps = true;
+                self
+            }
+
+            /// Shows layers with coded inputs ([`Activations`](crate::Activations)) these in training as well
+            /// ([`Trainable::code_inputs`](crate::nn::Trainable::code_inputs)).
+            pub fn code_inputs(mut self) -> Self {
+                self.settings.code_inputs = true;
                 self
             }
 

@@ -4,6 +4,7 @@
 mod augment;
 mod channels;
 mod check;
+mod coded_inputs;
 mod convolve;
 mod data;
 mod fold;

@@ -1,11 +1,12 @@
 //! [`Param`]: the twin of a weight while it is trained, with the same tree of leaves, products and sums.
 
+use super::coded_inputs::CodedInputs;
 use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
 use crate::kernels::memory::with_room;
 use crate::model::{Kind, WeightInfo};
-use crate::weight::Node;
+use crate::weight::{Activations, Node};
 use crate::{Error, Fault, Float, Leaf, Result, Tensor, Weight};
 use std::ops::Range;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct Param<T: Float> {
     fixed: bool,
     /// Running statistics that are not measured any more.
     pub held: bool,
+    /// How its inputs are coded in training, where they are.
+    pub(super) inputs: Option<CodedInputs<T>>,
 }
 
 #[derive(Clone, Debug)]
@@ -53,6 +56,7 @@ impl<T: Float> Param<T> {
             tree,
             fixed,
             held: false,
+            inputs: None,
         };
         if fixed || param.is_measured() {
             param.for_each_leaf(&mut |_, leaf| leaf.frozen = true);
@@ -84,7 +88,8 @@ impl<T: Float> Param<T> {
 
     /// Whether some of its numbers may have changed.
     pub fn is_touched(&self) -> bool {
-        !self.fixed && self.tree.any(&|leaf| leaf.touched)
+        !self.fixed
+            && (self.tree.any(&|leaf| leaf.touched) || self.activations() != self.origin.activations())
     }
 
     /// The values of something that is used value by value.
@@ -117,6 +122,16 @@ impl<T: Float> Param<T> {
             Tree::Leaf(leaf) => leaf.gradient_of_all(),
             _ => None,
         }
+    }
+
+    /// How the product with it codes its inputs.
+    pub fn activations(&self) -> Activations {
+        self.inputs.as_ref().map_or(self.origin.activations(), CodedInputs::activations)
+    }
+
+    /// Whether it is a single matrix in use as one.
+    pub fn is_matrix(&self) -> bool {
+        matches!(self.role, Role::Linear | Role::Conv2d) && matches!(self.tree, Tree::Leaf(_))
     }
 
     /// Overwrites running statistics, value by value.
@@ -174,7 +189,7 @@ impl<T: Float> Param<T> {
         if !self.is_touched() {
             return Ok(Arc::clone(&self.origin));
         }
-        let weight = self.tree.weight(&self.origin);
+        let weight = self.tree.weight(&self.origin).map(|weight| weight.with_activations(self.activations()));
         weight.map(Arc::new).map_err(|fault| Error::weight(&self.name, fault))
     }
 }

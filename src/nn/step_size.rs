@@ -18,6 +18,7 @@ use super::trainable::Trainable;
 use crate::tensor::round_to;
 use crate::weight::{Affine, Values};
 use crate::{Fault, Float};
+use wildmatch::WildMatch;
 
 /// Scales of a leaf while they are trained.
 #[derive(Clone, Debug)]
@@ -86,8 +87,12 @@ impl<T: Float> LeafParam<T> {
 
 impl<T: Float> Trainable<T> {
     /// Trains the scales of all coded leaves whose path matches `pattern` together with their codes (learned step
-    /// sizes, arXiv 1902.08153). Frozen leaves, codebooks and floats have none. Gives how many leaves there are.
+    /// sizes, arXiv 1902.08153), and those of fixed ranges of inputs that are [coded](Self::code_inputs). Frozen leaves, codebooks and floats have none. Gives how many leaves there are.
     pub fn learn_step_sizes(&mut self, pattern: &str) -> usize {
+        let inputs = WildMatch::new(pattern);
+        for param in self.params.iter_mut().filter(|p| inputs.matches(&p.name)) {
+            param.inputs.as_mut().map(super::coded_inputs::CodedInputs::learn);
+        }
         self.count_leaves(pattern, LeafParam::train_steps)
     }
 }

@@ -26,7 +26,8 @@ use wildmatch::WildMatch;
 /// Each leaf has a stable path: `fc1.weight`, or `fc1.weight.u` and `fc1.weight.v` for factors, or
 /// `fc1.weight.0`, `.1`, .. for the terms of a sum.
 ///
-/// Training runs on floats, whatever [`Weight::activations`] say; batch norms use and measure the
+/// Training runs on floats, whatever [`Weight::activations`] say, unless
+/// [`code_inputs`](Self::code_inputs) is called; batch norms use and measure the
 /// statistics of the batch (momentum 0.1 and the unbiased variance for the running ones, as in PyTorch; a
 /// batch with a single value a channel uses the running ones). Results do not depend on the number of
 /// threads.
@@ -403,6 +404,9 @@ impl<T: Float> Trainable<T> {
         let each = || {
             for param in params {
                 param.for_each_leaf(&mut |_, leaf| leaf.step(optimizer, rate));
+                if let Some(inputs) = &mut param.inputs {
+                    inputs.step(optimizer, rate);
+                }
             }
         };
         if self.large {

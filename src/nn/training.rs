@@ -22,6 +22,9 @@ pub(super) struct Saved<T> {
     moments: Vec<Moments>,
     /// Whether the moments are the running ones, which do not depend on the input.
     fixed: bool,
+    /// The input as its codes have it, and room for its gradient.
+    pub(super) coded: Vec<T>,
+    pub(super) before: Vec<T>,
 }
 
 /// Room that convolutions share; a sample's border is made in that of the windows.
@@ -60,6 +63,17 @@ impl<T: Float> Run<'_, T> {
 
     /// `y` holds anything. `random` is there in training only.
     pub fn forward(&mut self, inputs: &[&[T]], y: &mut [T], random: Option<&mut Random>) -> Result<()> {
+        match self.code_input(inputs[0])? {
+            None => self.forward_plain(inputs, y, random),
+            Some(coded) => {
+                let result = self.forward_plain(&[&coded], y, random);
+                self.saved.coded = coded;
+                result
+            }
+        }
+    }
+
+    fn forward_plain(&mut self, inputs: &[&[T]], y: &mut [T], random: Option<&mut Random>) -> Result<()> {
         let x = inputs[0];
         match self.work {
             Work::Linear { n, rows, .. } => {
@@ -139,6 +153,20 @@ impl<T: Float> Run<'_, T> {
     /// `dy` is the gradient of the output. `gradients` are those of all outputs before it, which are added
     /// to where they are `needed`; a `fresh` one holds anything, and is overwritten.
     pub fn backward(
+        &mut self,
+        inputs: &[&[T]],
+        dy: &[T],
+        gradients: &mut [Vec<T>],
+        needed: &[bool],
+        fresh: &mut [bool],
+    ) -> Result<()> {
+        match self.coded() {
+            Some(_) => self.backward_coded(inputs[0], dy, gradients, needed, fresh),
+            None => self.backward_plain(inputs, dy, gradients, needed, fresh),
+        }
+    }
+
+    pub(super) fn backward_plain(
         &mut self,
         inputs: &[&[T]],
         dy: &[T],

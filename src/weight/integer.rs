@@ -88,7 +88,7 @@ impl CodedInput {
                 Activations::Int8Static { low, high } => (low, high),
                 _ => found,
             };
-            Ok::<_, Fault>(grid(low, high))
+            Ok::<_, Fault>(input_steps(low, high))
         };
         let grids = match x.len().div_ceil(size) {
             1 => vec![find(0)?],
@@ -129,7 +129,7 @@ pub(crate) fn range<T: Float>(values: &[T]) -> Option<(f64, f64)> {
 }
 
 /// Unsigned 8-bit codes for `low..=high`, which is widened to hold 0.
-fn grid<T: Float>(low: f64, high: f64) -> Steps<T> {
+pub(crate) fn input_steps<T: Float>(low: f64, high: f64) -> Steps<T> {
     let (low, high) = (low.min(0.0), high.max(0.0));
     // Not (high - low) / 255: that overflows for the largest numbers.
     let scale = T::narrow(high / 255.0 - low / 255.0);
