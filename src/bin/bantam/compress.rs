@@ -188,10 +188,11 @@ fn plan<T: Float>(model: &Model<T>, planned: &Outline) -> String {
             .iter()
             .map(|m| m.map_or("by values".to_owned(), |[rows, cols]| format!("{rows} x {cols}")))
             .collect();
+        let shape = output::shape(&then.info.shape);
         table.row(vec![
             then.info.name.to_string(),
             then.info.kind.to_string(),
-            output::shape(&then.info.shape),
+            if then.may_shrink { format!("at most {shape}") } else { shape },
             form(now.form),
             if same { "unchanged".to_owned() } else { form(then.form) },
             if same { String::new() } else { matrices.join(", ") },
