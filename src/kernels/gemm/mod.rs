@@ -9,7 +9,7 @@
 
 mod tile;
 
-pub use tile::{Across, Along, Left, Right, along};
+pub use tile::{Across, Along, Left, Right};
 
 use super::cpu::{fast, has_fused};
 use super::memory::with_room;

@@ -131,8 +131,25 @@ fn places_change_hands_where_the_gradient_is_large() {
     let (mut with, mut without) = (student(&model), student(&model));
     let (seen, plain) = (run(pruner(0.3), &mut with), run(pruner(0.0), &mut without));
     assert_eq!(seen, plain, "the same number of places");
-    let places = |s: &Trainable| s.entries("a.weight").unwrap().map(|(i, _)| i).collect::<Vec<_>>();
-    assert_ne!(places(&with), places(&without));
+
+    let mut ours = student(&model);
+    let y = ours.forward(&Input::Values(numbers(&[5, 12], 3)), &[]).unwrap();
+    ours.backward(&Outputs { logits: y.logits, taps: vec![] }).unwrap();
+    let gradient = ours.gradient("a.weight").unwrap();
+    let values = ours.values("a.weight").unwrap().to_vec();
+    // Half way: 0.7 * 7 / 8 of 240 are pruned, and half of 0.3 of the others change places.
+    pruner(0.3).before_step(12, 40, &mut ours).unwrap();
+    let (left, back) = (240 - 147, 13);
+    let mut order: Vec<usize> = (0..240).collect();
+    order.sort_by(|a, b| values[*b].abs().total_cmp(&values[*a].abs()));
+    let mut wanted = order[..left - back].to_vec();
+    let mut rest = order[left - back..].to_vec();
+    rest.sort_by(|a, b| gradient[*b].abs().total_cmp(&gradient[*a].abs()));
+    wanted.extend(&rest[..back]);
+    wanted.sort_unstable();
+    let found: Vec<(usize, f32)> = ours.entries("a.weight").unwrap().collect();
+    assert_eq!(found.iter().map(|(i, _)| *i).collect::<Vec<_>>(), wanted);
+    assert!(found.iter().all(|(i, x)| if rest[..back].contains(i) { *x == 0.0 } else { *x == values[*i] }));
 }
 
 #[test]
