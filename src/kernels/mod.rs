@@ -15,7 +15,9 @@ pub mod sparse;
 use products::{Grid, Packed, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
-pub trait Kernels: prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed + gemm::Lanes {
+pub trait Kernels:
+    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed + gemm::Lanes
+{
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]
     fn gemm(

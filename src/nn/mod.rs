@@ -28,7 +28,9 @@ pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
 pub use graph::Graph;
 pub(crate) use loss::in_dataset;
-pub use loss::{Loss, cross_entropy, cross_entropy_into, kl_divergence, mean_squared_error, soft_cross_entropy};
+pub use loss::{
+    Loss, cross_entropy, cross_entropy_into, kl_divergence, mean_squared_error, soft_cross_entropy,
+};
 pub use network::Network;
 pub(crate) use network::{accuracy, classes};
 pub use op::{Conv2d, Op, Pool, Role};

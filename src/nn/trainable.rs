@@ -281,7 +281,9 @@ impl<T: Float> Trainable<T> {
     fn pass(&mut self, input: &Input<T>, training: bool) -> Result<()> {
         self.ready = false;
         let x = input.values()?;
-        if self.works.len() < self.plan.layers.len() || self.shapes[0] != x.shape() {
+        // A scalar has the shape that there is before the first pass.
+        let same = self.shapes[0] == x.shape() && self.values[0].len() == x.len();
+        if !same || self.works.len() < self.plan.layers.len() {
             self.size(x.shape())?;
         }
         self.values[0].copy_from_slice(x.as_slice());
@@ -399,7 +401,11 @@ impl<T: Float> Trainable<T> {
                 param.for_each_leaf(&mut |_, leaf| leaf.step(optimizer, rate));
             }
         };
-        if self.large { parallel::inside(each) } else { each() }
+        if self.large {
+            parallel::inside(each)
+        } else {
+            each()
+        }
         Ok(())
     }
 }

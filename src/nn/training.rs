@@ -1,7 +1,7 @@
 //! One layer in training, forward and back.
 
-use super::layers::norm::{Maps, Moments, layer_backward, layer_forward};
 use super::layers::direct::Direct;
+use super::layers::norm::{Maps, Moments, layer_backward, layer_forward};
 use super::layers::{conv, dropout, linear, pool};
 use super::param::Param;
 use super::plan::{Layer, Work};

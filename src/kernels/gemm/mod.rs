@@ -7,9 +7,11 @@
 //! Each number of the result is summed in the same order whatever the cut, in blocks of steps, so that it does
 //! not depend on the number of threads.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 mod tile;
 
-pub use tile::{Across, Along, Left, Right, along};
+pub use tile::{Across, Along, Left, Right};
 
 use super::cpu::{fast, has_fused};
 use super::memory::with_room;
@@ -63,7 +65,7 @@ macro_rules! lanes {
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
-                let panels = part.columns.len().div_ceil($n).min(PANELS / (PANEL + 1) + 1);
+                let panels = part.columns.len().div_ceil($n).clamp(1, PANELS / PANEL);
                 with_room(panels * $n * part.longest::<$n>(), |room: &mut [Self]| {
                     if has_fused() {
                         fast(
@@ -357,7 +359,10 @@ mod tests {
                         let sum: f64 = (0..k).map(|p| a[i / n * k + p] * b[p * n + i % n]).sum();
                         let wanted = alpha * sum + beta * c[i];
                         let got = out[i].to_f64().unwrap_or(f64::NAN);
-                        assert!((got - wanted).abs() <= bound * (k + 1) as f64, "{m} {k} {n}: {got} {wanted}");
+                        assert!(
+                            (got - wanted).abs() <= bound * (k + 1) as f64,
+                            "{m} {k} {n}: {got} {wanted}"
+                        );
                     }
                 }
             }

@@ -76,7 +76,8 @@ fn max_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u3
         for (j, ((y, place), (upper, lower))) in y.iter_mut().zip(places).zip(pairs).enumerate() {
             let at = (first + 2 * j) as u32;
             let (mut top, mut best) = (upper[0], at);
-            let others = [(upper[1], at + 1), (lower[0], at + width as u32), (lower[1], at + width as u32 + 1)];
+            let others =
+                [(upper[1], at + 1), (lower[0], at + width as u32), (lower[1], at + width as u32 + 1)];
             for (value, at) in others {
                 // NaN wins, so that it is not hidden.
                 let wins = value > top || value.is_nan();

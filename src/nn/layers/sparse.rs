@@ -3,6 +3,8 @@
 //! Some samples lie side by side, so that a kept entry meets all of them at once: the work is in proportion to
 //! the entries that are kept. Sums do not depend on the number of threads.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 use crate::kernels::cpu::{fast, has_fused, multiply_add};
 use crate::kernels::gemm::{Along, Right};
 use crate::kernels::memory::with_room;
@@ -245,7 +247,8 @@ mod tests {
     #[test]
     fn equals_the_dense_products() {
         let (rows, cols) = (70, 90);
-        let positions: Vec<usize> = (0..rows * cols).filter(|i| (i * 7919) % 61 < 4 && i / cols != 5).collect();
+        let positions: Vec<usize> =
+            (0..rows * cols).filter(|i| (i * 7919) % 61 < 4 && i / cols != 5).collect();
         let kept = Kept::new(rows, cols, &positions).unwrap();
         let w = numbers(positions.len(), 1);
         let mut dense = vec![0.0; rows * cols];
