@@ -288,7 +288,9 @@ impl<T: Float> Trainable<T> {
     fn pass(&mut self, input: &Input<T>, training: bool) -> Result<()> {
         self.ready = false;
         let x = input.values()?;
-        if self.works.len() < self.plan.layers.len() || self.shapes[0] != x.shape() {
+        // A scalar has the shape that there is before the first pass.
+        let same = self.shapes[0] == x.shape() && self.values[0].len() == x.len();
+        if !same || self.works.len() < self.plan.layers.len() {
             self.size(x.shape())?;
         }
         self.values[0].copy_from_slice(x.as_slice());

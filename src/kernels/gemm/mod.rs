@@ -7,6 +7,8 @@
 //! Each number of the result is summed in the same order whatever the cut, in blocks of steps, so that it does
 //! not depend on the number of threads.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 mod tile;
 
 pub use tile::{Across, Along, Left, Right};
@@ -63,7 +65,7 @@ macro_rules! lanes {
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
-                let panels = part.columns.len().div_ceil($n).min(PANELS / (PANEL + 1) + 1);
+                let panels = part.columns.len().div_ceil($n).clamp(1, PANELS / PANEL);
                 with_room(panels * $n * part.longest::<$n>(), |room: &mut [Self]| {
                     if has_fused() {
                         fast(

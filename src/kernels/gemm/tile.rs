@@ -1,6 +1,8 @@
 //! The inner loop of a product: a few rows of the left operand meet a panel of the right one, and their sums
 //! stay in registers from the first step to the last.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 use crate::kernels::cpu::multiply_add;
 use num_traits::Float;
 use std::ops::Range;
@@ -48,7 +50,7 @@ impl<T: Float + Sync> Left<T> for Along<'_, T> {
 
 /// `sums += rows * panel`, for rows as long as the panel.
 #[inline(always)]
-pub fn along<T: Float, const M: usize, const N: usize, const FUSED: bool>(
+fn along<T: Float, const M: usize, const N: usize, const FUSED: bool>(
     rows: [&[T]; M],
     panel: &[[T; N]],
     sums: &mut [[T; N]; M],

@@ -5,6 +5,8 @@
 //! maps lie. A row of the windows at one place of the kernel is a run of a line of the image, so that bringing
 //! windows into panels, summing the kernel's gradient and adding up the input's are all made of such runs.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 use super::conv::Geometry;
 use crate::kernels::cpu::{fast, multiply_add};
 use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right};

@@ -3,6 +3,8 @@
 //! Some samples lie side by side, so that a kept entry meets all of them at once: the work is in proportion to
 //! the entries that are kept. Sums do not depend on the number of threads.
 
+#![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
+
 use crate::kernels::cpu::{fast, has_fused, multiply_add};
 use crate::kernels::gemm::{Along, Right};
 use crate::kernels::memory::with_room;
