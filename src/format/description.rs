@@ -54,7 +54,9 @@ impl Description {
 
     /// Whether the file is a plain one, whose arrays lie in the order of the model.
     pub fn is_needless(&self, in_order: bool) -> bool {
-        in_order && self.graph.is_none() && self.entries.iter().all(EntryForm::is_obvious)
+        // A tensor of this name alone would be taken for an archive.
+        let is_told_apart = !matches!(self.entries.as_slice(), [entry] if entry.name == super::archive::NAME);
+        in_order && is_told_apart && self.graph.is_none() && self.entries.iter().all(EntryForm::is_obvious)
     }
 
     pub fn to_json(&self) -> Result<String> {

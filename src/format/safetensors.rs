@@ -178,6 +178,12 @@ fn header(
     Ok(out)
 }
 
+/// The header of a file that is one list of numbers and nothing else. It is not filled up to a multiple of 8
+/// bytes, so the numbers should be bytes.
+pub(super) fn one_array(name: &str, dtype: DType, len: usize) -> Result<Vec<u8>> {
+    header(&BTreeMap::new(), &[(name.to_owned(), dtype, vec![len], [0, len * dtype.bits() / 8])])
+}
+
 fn to_json(value: &impl Serialize) -> Result<Vec<u8>> {
     serde_json::to_vec(value).map_err(|e| FormatKind::Header(e.to_string()).into())
 }

@@ -66,10 +66,14 @@ fn is_default(activations: &Activations) -> bool {
 /// What an array holds, for coders that can use it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PartKind {
-    /// A bit an entry of a matrix with so many columns.
-    Mask { entries: usize, cols: usize },
-    /// Codes of a true width.
+    /// A bit an entry of a matrix with so many columns, which keeps so many of them.
+    Mask { entries: usize, cols: usize, kept: usize },
+    /// Codes of a true width, one for each kept entry.
     Codes { bits: u8, len: usize },
+    /// Codes of a true width, one for each block.
+    ZeroPoints { bits: u8, len: usize },
+    /// The numbers that the codes of the next array are places among.
+    Table,
     /// Numbers of whole bytes.
     Numbers,
 }
@@ -117,6 +121,15 @@ impl<T: Float> Part<T> {
         let bytes = codes.packed();
         let kind = PartKind::Codes { bits: codes.bits(), len: codes.len() };
         Self { kind, ..Self::bytes(name, DType::U8, vec![bytes.len()], bytes) }
+    }
+
+    fn zero_points(name: String, codes: &Codes) -> Self {
+        let kind = PartKind::ZeroPoints { bits: codes.bits(), len: codes.len() };
+        Self { kind, ..Self::codes(name, codes) }
+    }
+
+    fn table(name: String, values: Values<T>) -> Self {
+        Self { kind: PartKind::Table, ..Self::values(name, vec![values.len()], values) }
     }
 
     pub fn len(&self) -> usize {
@@ -241,7 +254,7 @@ fn push_coding<T: Float>(
             let scales = affine.scale.clone();
             parts.push(Part::values(format!("{name}.scale"), vec![scales.len()], scales));
             if let Some(zero) = &affine.zero {
-                parts.push(Part::codes(format!("{name}.zero_point"), zero));
+                parts.push(Part::zero_points(format!("{name}.zero_point"), zero));
             }
             parts.push(Part::codes(format!("{name}.codes"), &affine.codes));
             CodingForm::Affine {
@@ -254,7 +267,7 @@ fn push_coding<T: Float>(
         Coding::Codebook(book) => {
             let table = book.table.clone();
             let form = CodingForm::Codebook { values: table.len(), table: table.dtype() };
-            parts.push(Part::values(format!("{name}.codebook"), vec![table.len()], table));
+            parts.push(Part::table(format!("{name}.codebook"), table));
             parts.push(Part::codes(format!("{name}.codes"), book.codes()));
             form
         }
@@ -374,18 +387,22 @@ fn build_leaf<T: Float>(
                 return Err(bad(name, "its groups do not divide its inputs"));
             }
             let blocks = (rows * cols).checked_div(granularity.block(rows, cols)).unwrap_or(0);
-            let codes = |name: &str, len: usize, find: &mut Find<'_>| {
+            let codes = |name: &str, kind: PartKind, len: usize, find: &mut Find<'_>| {
                 let bytes = Codes::packed_bytes(bits, len).ok_or_else(too_large)?;
-                let bytes = find(name, PartKind::Codes { bits, len }, DType::U8, bytes)?;
+                let bytes = find(name, kind, DType::U8, bytes)?;
                 Ok::<_, crate::Error>(Codes::from_packed(bits, len, bytes))
             };
             let bytes = bytes_of(blocks, float(scale)?)?;
             let scale = Values::raw(scale, find(&format!("{name}.scale"), PartKind::Numbers, scale, bytes)?);
             let zero = match symmetric {
                 true => None,
-                false => Some(codes(&format!("{name}.zero_point"), blocks, find)?),
+                false => {
+                    let kind = PartKind::ZeroPoints { bits, len: blocks };
+                    Some(codes(&format!("{name}.zero_point"), kind, blocks, find)?)
+                }
             };
-            let codes = codes(&format!("{name}.codes"), coded, find)?;
+            let kind = PartKind::Codes { bits, len: coded };
+            let codes = codes(&format!("{name}.codes"), kind, coded, find)?;
             Coding::Affine(Affine { granularity, scale, zero, codes })
         }
         CodingForm::Codebook { values, table } => {
@@ -397,7 +414,7 @@ fn build_leaf<T: Float>(
             }
             let bytes = bytes_of(values, float(table)?)?;
             let part = format!("{name}.codebook");
-            let table = Values::raw(table, find(&part, PartKind::Numbers, table, bytes)?);
+            let table = Values::raw(table, find(&part, PartKind::Table, table, bytes)?);
             // A few numbers, and all that the codes can mean, so that they are looked at now.
             if !table.is_finite().map_err(|fault| crate::Error::weight(name, fault))? {
                 return Err(bad(name, "its codebook holds a value that is NaN or infinite"));

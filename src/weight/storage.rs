@@ -86,7 +86,7 @@ impl MaskForm {
     /// What the arrays of this form hold.
     pub fn kind(&self, rows: usize, cols: usize) -> PartKind {
         match self {
-            Self::Bitmask { .. } => PartKind::Mask { entries: rows * cols, cols },
+            Self::Bitmask { kept } => PartKind::Mask { entries: rows * cols, cols, kept: *kept },
             _ => PartKind::Numbers,
         }
     }
