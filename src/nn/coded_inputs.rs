@@ -50,9 +50,8 @@ impl<T: Float> CodedInputs<T> {
     /// What the codes of `x` stand for, of samples of `size` values.
     fn encode(&self, x: &[T], size: usize, out: &mut [T]) -> Result<(), Fault> {
         let size = size.max(1);
-        for (i, (x, out)) in x.chunks(size).zip(out.chunks_mut(size)).enumerate() {
-            let (low, high) =
-                range(x).ok_or_else(|| Fault::input(x, 0)).map_err(|fault| shifted(fault, i * size))?;
+        for (i, (sample, out)) in x.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+            let (low, high) = range(sample).ok_or_else(|| Fault::input(x, i * size))?;
             let grid = self.fixed().unwrap_or_else(|| {
                 let steps = input_steps(low, high);
                 Grid::new(8, false, steps.scale, steps.zero)

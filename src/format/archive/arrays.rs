@@ -52,7 +52,8 @@ impl Arrays {
         bytes: usize,
     ) -> Result<Bytes> {
         decoder.claim(claim(kind, bytes))?;
-        self.code(decoder, shape, (kind, dtype), vec![0; bytes]).map_err(|f| super::super::fault(super::NAME, f))
+        self.code(decoder, shape, (kind, dtype), vec![0; bytes])
+            .map_err(|f| super::super::fault(super::NAME, f))
     }
 
     /// Whether the next array, of so many bits, is mixed.

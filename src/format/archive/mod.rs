@@ -115,9 +115,9 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut impl Write) -> Result<
     let stream = encoder.finish();
     let header = one_array(NAME, DType::U8, stream.len())?;
     let length = (header.len() as u64).to_le_bytes();
-    [&length[..], &header, &stream].into_iter().try_for_each(|bytes| {
-        out.write_all(bytes).map_err(|e| Error::io(std::path::Path::new(""), e))
-    })
+    [&length[..], &header, &stream]
+        .into_iter()
+        .try_for_each(|bytes| out.write_all(bytes).map_err(|e| Error::io(std::path::Path::new(""), e)))
 }
 
 /// What an archive of any version gives: its description, then its arrays in order.

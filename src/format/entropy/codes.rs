@@ -96,11 +96,8 @@ impl<'a> CodeModel<'a> {
         let Signs { codes, negative } = self.signs;
         let code = u32::from(code);
         let both = negative > 0 && negative < codes;
-        let positive = if both {
-            self.bit(coder, (0, 0), agreement, &places, code >= negative)
-        } else {
-            negative == 0
-        };
+        let positive =
+            if both { self.bit(coder, (0, 0), agreement, &places, code >= negative) } else { negative == 0 };
         let (rank, ranks) = match positive {
             true => (code.wrapping_sub(negative), codes - negative),
             false => ((negative.wrapping_sub(1)).wrapping_sub(code), negative),

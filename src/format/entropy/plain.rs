@@ -100,7 +100,8 @@ impl PlainBits {
             let mut none = true;
             for i in run.clone() {
                 // The last entry of a run that is not empty is known where all others are pruned.
-                let one = if none && i + 1 == run.end { true } else { self.entry(coder, i, cols, on, bit(i)) };
+                let one =
+                    if none && i + 1 == run.end { true } else { self.entry(coder, i, cols, on, bit(i)) };
                 none &= !one;
                 on[i / 8] |= u8::from(one) << (i % 8);
             }

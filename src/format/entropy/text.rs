@@ -63,7 +63,8 @@ impl TextModel {
                 *x = stretch(estimate.p());
             }
             // The byte that followed last time, as far as it agrees with the bits so far.
-            let guess = expected.filter(|e| (usize::from(*e) | 256) >> (i + 1) == node).map(|e| e >> i & 1 == 1);
+            let guess =
+                expected.filter(|e| (usize::from(*e) | 256) >> (i + 1) == node).map(|e| e >> i & 1 == 1);
             let length = if guess.is_some() { self.length.min(LENGTHS - 1) } else { 0 };
             if let Some(guess) = guess {
                 let sure = stretch(self.matches[length].p());
