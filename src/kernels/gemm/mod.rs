@@ -11,7 +11,7 @@
 
 mod tile;
 
-pub use tile::{Across, Along, Left, Right};
+pub use tile::{Across, Along, Left, Right, along};
 
 use super::cpu::{fast, has_fused};
 use super::memory::with_room;
@@ -285,8 +285,9 @@ impl<T: Lanes> Work<T> {
         let parts = match operations / MIN_PARALLEL {
             0 | 1 => 1,
             // Many parts even out what threads do differently fast; each packs for itself.
-            large if large > 256 => 4 * threads,
-            _ => threads,
+            2..16 => threads,
+            16..256 => 2 * threads,
+            _ => 4 * threads,
         };
         m.div_ceil(parts).next_multiple_of(unit)
     }

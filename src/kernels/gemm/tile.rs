@@ -50,7 +50,7 @@ impl<T: Float + Sync> Left<T> for Along<'_, T> {
 
 /// `sums += rows * panel`, for rows as long as the panel.
 #[inline(always)]
-fn along<T: Float, const M: usize, const N: usize, const FUSED: bool>(
+pub fn along<T: Float, const M: usize, const N: usize, const FUSED: bool>(
     rows: [&[T]; M],
     panel: &[[T; N]],
     sums: &mut [[T; N]; M],

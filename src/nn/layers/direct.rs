@@ -8,8 +8,8 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
 use super::conv::Geometry;
-use crate::kernels::cpu::{fast, multiply_add};
-use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right};
+use crate::kernels::cpu::fast;
+use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right, along};
 use crate::kernels::memory::with_room;
 use crate::{Float, parallel};
 use std::ops::Range;
@@ -295,14 +295,7 @@ impl<T: Float> Left<T> for Rows<'_, T> {
             for i in 0..M {
                 rows[i] = &self.0.values[places[i] + line * self.0.width + left..][..len];
             }
-            for (k, b) in panel.iter().enumerate() {
-                for i in 0..M {
-                    let a = rows[i][k];
-                    for j in 0..N {
-                        now[i][j] = multiply_add::<T, FUSED>(a, b[j], now[i][j]);
-                    }
-                }
-            }
+            along::<T, M, N, FUSED>(rows, panel, &mut now);
             at += len;
         }
         *sums = now;
