@@ -1,5 +1,6 @@
 //! [`Report`]: what a pipeline did, weight by weight and step by step.
 
+pub use crate::format::HuffmanSize;
 use crate::distill::Training;
 use crate::model::{Kind, Model};
 use crate::weight::{Node, Weight};

@@ -5,10 +5,12 @@ mod archive;
 mod description;
 mod entropy;
 mod file;
+mod huffman;
 mod open;
 mod safetensors;
 
 pub(crate) use file::AtomicFile;
+pub use huffman::HuffmanSize;
 pub(crate) use open::{Stream, header_bound};
 
 use crate::error::FormatKind;

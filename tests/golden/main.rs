@@ -2,6 +2,8 @@
 //! data. `README.md` says how to make the data again.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[cfg(feature = "files")]
+mod archive;
 mod codebook;
 mod integer;
 mod layers;

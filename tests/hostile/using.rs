@@ -3,9 +3,9 @@
 use crate::memory::peak;
 use bantam::{Activations, AffineQuantizer, Float, Layout, MagnitudePruner, Model, Pipeline, Result, Tensor};
 
-/// Memory for opening `n` bytes. An archive expands: a byte of its stream holds up to 364 bits.
+/// Memory for opening `n` bytes. An archive expands: a byte of its stream holds up to 1024 bits.
 pub fn allowed(n: usize) -> usize {
-    (64 << 20) + 64 * n
+    (64 << 20) + 200 * n
 }
 
 /// Opens bytes in both number types; whatever opens is used. Gives whether it opened.

@@ -30,13 +30,13 @@ impl Signs {
     }
 }
 
-const CONTEXTS: usize = 7;
+const CONTEXTS: usize = 5;
 /// The contexts beside the one that stands alone, and that one itself.
 const INPUTS: usize = CONTEXTS + 1;
 /// Values of a context, and nodes of the tree of a code: a node each for the bits before.
 const PLACES: usize = 260;
 const LIMIT: u32 = 1023;
-const SPEED: i32 = 24;
+const SPEED: i32 = 150;
 /// Situations of the mixer that looks at how the signs around agree.
 const AGREEMENT: usize = 7;
 
@@ -57,14 +57,14 @@ pub(in crate::format) struct CodeModel<'a> {
     column: Vec<u16>,
     /// Positive less negative values that came so far.
     columns: Vec<i32>,
+    /// The current row.
     current: usize,
-    in_row: i32,
-    left: [u16; 2],
+    left: u16,
 }
 
 impl<'a> CodeModel<'a> {
     pub fn new(geometry: &'a Geometry, bits: u8, signs: Signs) -> Self {
-        let mut weights = [UNIT / 8; INPUTS];
+        let mut weights = [UNIT / 5; INPUTS];
         weights[CONTEXTS] = UNIT;
         let (cols, nodes) = (geometry.cols, 4 << bits);
         Self {
@@ -78,8 +78,7 @@ impl<'a> CodeModel<'a> {
             column: vec![0; cols],
             columns: vec![0; cols],
             current: 0,
-            in_row: 0,
-            left: [0; 2],
+            left: 0,
         }
     }
 
@@ -88,8 +87,7 @@ impl<'a> CodeModel<'a> {
         let (r, c) = (i / self.geometry.cols, i % self.geometry.cols);
         if r != self.current {
             self.current = r;
-            self.in_row = 0;
-            self.left = [0; 2];
+            self.left = 0;
             self.row.fill(0);
         }
         let (agreement, places) = self.places(c);
@@ -130,16 +128,11 @@ impl<'a> CodeModel<'a> {
             sum += weight * [0, -1, 1][sign(self.row[there])];
         }
         let agreement = (sum.clamp(-3, 3) + 3) as usize;
-        let [left, second] = self.left;
-        let up = self.column[c];
         let balance = |n: i32, most: i32| (n.clamp(-most, most) + most) as usize;
-        let signs = sign(left) * 9 + sign(up) * 3 + sign(second);
         let places = [
-            usize::from(left),
-            usize::from(up),
+            usize::from(self.left),
+            usize::from(self.column[c]),
             agreement,
-            signs + 27 * balance(self.columns[c], 2),
-            balance(self.in_row, 4) * 9 + balance(self.columns[c], 4),
             self.current.min(PLACES - 1),
             agreement * 9 + balance(self.columns[c], 4),
         ];
@@ -151,8 +144,7 @@ impl<'a> CodeModel<'a> {
         self.row[c] = u16::from(code) + 1;
         self.column[c] = u16::from(code) + 1;
         self.columns[c] += step;
-        self.in_row += step;
-        self.left = [u16::from(code) + 1, self.left[0]];
+        self.left = u16::from(code) + 1;
     }
 
     /// One bit of a code: `node` tells the bits before it, `depth` how many they are.
@@ -173,8 +165,7 @@ impl<'a> CodeModel<'a> {
             if estimate.count() == 0 {
                 *estimate = Estimate::new(alone.p(), 2);
             }
-            let n = estimate.count() as i32;
-            *x = (stretch(estimate.p()) - base) * (2 * n + 1) / (2 * n + 5);
+            *x = estimate.trusted(stretch(estimate.p()) - base);
         }
         inputs[CONTEXTS] = base;
         let situations = [depth, agreement];

@@ -86,6 +86,17 @@ const RATE: [u32; MOST as usize + 1] = {
     table
 };
 
+/// `(2 n + 1) / (2 n + 6)` in parts of 2^16: how far an estimate from `n` bits is trusted.
+const TRUST: [i32; MOST as usize + 1] = {
+    let mut table = [0; MOST as usize + 1];
+    let mut n = 0;
+    while n < table.len() {
+        table[n] = UNIT / (2 * n as i32 + 6) * (2 * n as i32 + 1);
+        n += 1;
+    }
+    table
+};
+
 impl Estimate {
     /// A probability of 22 bits, held as if it came from `count` bits.
     pub fn new(p: u32, count: u32) -> Self {
@@ -103,6 +114,11 @@ impl Estimate {
 
     pub fn count(self) -> u32 {
         self.0 & MOST
+    }
+
+    /// What an input of a mixer is worth that comes from this estimate.
+    pub fn trusted(self, input: i32) -> i32 {
+        (input * TRUST[self.count() as usize]) >> 16
     }
 
     /// `limit`: bits after which older ones fade, at most 1023.

@@ -87,7 +87,7 @@ fn magnitude(n: usize) -> usize {
     ((usize::BITS - n.leading_zeros()) as usize).min(15)
 }
 
-const CONTEXTS: usize = 12;
+const CONTEXTS: usize = 7;
 /// The contexts, and what is left of the kept entries.
 const INPUTS: usize = CONTEXTS + 1;
 /// More than the number of any context but the column.
@@ -112,10 +112,12 @@ const SPEED: i32 = 100;
 
 /// Bits of all rows up to the current one, and what can be counted among them.
 struct Seen {
-    /// How many rows have kept each column, and how many have kept those around it, in 64ths.
+    /// How many rows have kept each column.
     columns: Vec<u32>,
+    /// How many have kept those around it, the nearest twice, and the most that this can be a row.
     around: Vec<u32>,
-    /// The current row.
+    most: Vec<u32>,
+    /// The current row, and a column that there is not.
     row: Vec<bool>,
     kept: usize,
     /// Kept in the current row, and in the current block of it.
@@ -127,6 +129,9 @@ pub(in crate::format) struct MaskModel<'a> {
     geometry: &'a Geometry,
     entries: usize,
     kept: usize,
+    density: i32,
+    /// Where the places of [`NEAR`] are for each column.
+    near: Vec<[u32; NEAR.len()]>,
     contexts: Vec<Vec<Estimate>>,
     mixers: [Mixer<INPUTS>; 2],
 }
@@ -134,37 +139,43 @@ pub(in crate::format) struct MaskModel<'a> {
 impl<'a> MaskModel<'a> {
     pub fn new(geometry: &'a Geometry, entries: usize, kept: usize) -> Self {
         let density = share(kept, entries);
-        // So firm that a context must have seen about one kept entry before it differs much.
-        let firm = (u64::from(CERTAIN) * 3 / 10 / u64::from(density)).clamp(1, 250) as u32;
+        // A few kept entries, or the lack of them, make a context differ.
+        let firm = (CERTAIN / 10 / density).clamp(1, 250);
         let table = |i| vec![Estimate::new(density, firm); if i == COLUMN { geometry.cols } else { TABLE }];
-        let mut weights = [UNIT / 10; INPUTS];
+        let mut weights = [UNIT / 5; INPUTS];
         weights[CONTEXTS] = UNIT;
+        let beside = |c: usize, (down, right)| geometry.beside(c, down, right).unwrap_or(geometry.cols) as u32;
+        let near = |c| NEAR.map(|place| beside(c, place));
         Self {
             geometry,
             entries,
             kept,
+            density: stretch(density),
+            near: if geometry.block() > 1 { (0..geometry.cols).map(near).collect() } else { Vec::new() },
             contexts: (0..CONTEXTS).map(table).collect(),
-            mixers: [Mixer::new(10, weights, SPEED), Mixer::new(24, weights, SPEED)],
+            mixers: [Mixer::new(2, weights, SPEED), Mixer::new(12, weights, SPEED)],
         }
     }
 
     /// Codes the bits; `on` is a bitmask of zeros that is filled with them.
     pub fn code(mut self, coder: &mut impl Coder, on: &mut [u8], bit: impl Fn(usize) -> bool) {
-        let cols = self.geometry.cols;
-        let blank = vec![0; cols];
+        let (cols, block) = (self.geometry.cols, self.geometry.block());
         let mut seen = Seen {
-            columns: blank.clone(),
-            around: blank,
-            row: vec![false; cols],
+            columns: vec![0; cols],
+            around: vec![0; cols],
+            most: (0..cols).map(|c| self.around(c).map(|(_, weight)| weight).sum()).collect(),
+            row: vec![false; cols + 1],
             kept: 0,
             in_row: 0,
             in_block: 0,
         };
         for r in 0..self.entries.checked_div(cols).unwrap_or(0) {
-            self.look_around(&mut seen);
-            (seen.in_row, seen.in_block) = (0, 0);
+            seen.in_row = 0;
             seen.row.fill(false);
             for c in 0..cols {
+                if c % block == 0 {
+                    seen.in_block = 0;
+                }
                 let i = r * cols + c;
                 // What is left is known where it is none or all.
                 let one = match self.kept.saturating_sub(seen.kept) {
@@ -172,9 +183,6 @@ impl<'a> MaskModel<'a> {
                     left if left >= self.entries - i => true,
                     left => self.entry(coder, (r, c), left, &seen, on, bit(i)),
                 };
-                if c % self.geometry.block() == 0 {
-                    seen.in_block = 0;
-                }
                 if one {
                     on[i / 8] |= 1 << (i % 8);
                     seen.row[c] = true;
@@ -183,32 +191,24 @@ impl<'a> MaskModel<'a> {
                     seen.in_block += 1;
                 }
             }
-            for (n, one) in seen.columns.iter_mut().zip(&seen.row) {
-                *n += u32::from(*one);
+            for c in (0..cols).filter(|c| seen.row[*c]) {
+                seen.columns[c] += 1;
+                for (there, weight) in self.around(c) {
+                    seen.around[there] += weight;
+                }
             }
         }
     }
 
-    /// Counts around each column, the nearest twice.
-    fn look_around(&self, seen: &mut Seen) {
-        if self.geometry.block() == 1 {
-            return;
-        }
-        for c in 0..self.geometry.cols {
-            let (mut sum, mut weight) = (0, 0);
-            for down in -2..=2_isize {
-                for right in -2..=2_isize {
-                    if (down, right) != (0, 0)
-                        && let Some(there) = self.geometry.beside(c, down, right)
-                    {
-                        let near = if down.abs() <= 1 && right.abs() <= 1 { 2 } else { 1 };
-                        sum += near * u64::from(seen.columns[there]);
-                        weight += near;
-                    }
-                }
-            }
-            seen.around[c] = (sum * 64 / weight.max(1)) as u32;
-        }
+    /// The columns around one in its block, and how much they count.
+    fn around(&self, c: usize) -> impl Iterator<Item = (usize, u32)> + '_ {
+        let reach = if self.geometry.block() > 1 { -2..=2_isize } else { 0..=0 };
+        reach.clone().flat_map(move |down| reach.clone().map(move |right| (down, right))).filter_map(
+            move |(down, right)| {
+                let there = self.geometry.beside(c, down, right).filter(|there| *there != c)?;
+                Some((there, if down.abs() <= 1 && right.abs() <= 1 { 2 } else { 1 }))
+            },
+        )
     }
 
     fn entry(
@@ -220,18 +220,18 @@ impl<'a> MaskModel<'a> {
         on: &[u8],
         bit: bool,
     ) -> bool {
-        let Self { geometry, entries, contexts, mixers, .. } = self;
+        let Self { geometry, entries, contexts, mixers, density, .. } = self;
         let (i, block) = (r * geometry.cols + c, geometry.block());
         let above = |rows: usize| {
             let there = (rows <= r).then(|| i - rows * geometry.cols);
             usize::from(there.is_some_and(|i| on[i / 8] >> (i % 8) & 1 == 1))
         };
         let (mut near, mut shape) = (0, 0);
-        if block > 1 {
-            for (k, (down, right)) in NEAR.into_iter().enumerate() {
-                let one = geometry.beside(c, down, right).is_some_and(|there| seen.row[there]);
-                near += usize::from(one);
-                shape |= usize::from(one) << k;
+        if let Some(places) = self.near.get(c) {
+            for (k, there) in places.iter().enumerate() {
+                let one = usize::from(seen.row[*there as usize]);
+                near += one;
+                shape |= one << k;
             }
         } else {
             for k in 1..=2.min(c) {
@@ -239,39 +239,32 @@ impl<'a> MaskModel<'a> {
                 shape |= usize::from(seen.row[c - k]) << (k - 1);
             }
         }
-        let (column, around) = (rough(seen.columns[c] as usize), seen.around[c] as usize);
-        let in_block = if c % block == 0 { 0 } else { seen.in_block };
+        let column = rough(seen.columns[c] as usize);
+        let around = seen.around[c] as usize * 4 / seen.most[c].max(1) as usize;
+        let in_block = seen.in_block;
         let before = geometry.before(c).map_or(10, rough);
         let above = [above(1), above(2), above(3), above(4)];
-        let rows = magnitude(r);
         let places = [
             rough(seen.in_row) * 16 + magnitude(c + 1),
             c,
-            column * 16 + rows,
             shape & 63,
-            rough(around / 32) * 160 + column * 16 + rows,
             (rough(in_block) * 10 + rough(block - c % block)) * 4 + above[0] + above[1],
             before * 16 + column,
-            (c % block).min(255) * 4 + near.min(3),
             above.iter().rev().fold(shape & 3, |bits, one| bits << 1 | one),
             if geometry.cols > block && block > 1 {
                 (c / block).min(1023) * 2 + usize::from(in_block > 0)
             } else {
-                rough(around / 16) * 16 + near
+                rough(around) * 16 + near
             },
-            rough(around / 8) * 100 + column * 10 + rough(seen.in_row),
-            near.min(9) * 100 + rough(around / 16) * 10 + column,
         ];
         let mut inputs = [0; INPUTS];
-        let density = stretch(share(self.kept, *entries));
         for ((x, table), place) in inputs.iter_mut().zip(&*contexts).zip(places) {
             let estimate = table[place];
-            let (sure, n) = (stretch(estimate.p()) - density, estimate.count() as i32);
-            *x = sure * (2 * n + 1) / (2 * n + 7);
+            *x = estimate.trusted(stretch(estimate.p()) - *density);
         }
         inputs[CONTEXTS] = stretch(share(left, *entries - i));
         let dead = usize::from(before == 0);
-        let situations = [column, near.min(5) + 6 * usize::from(rows > 2) + 12 * dead];
+        let situations = [usize::from(r > 7), near.min(5) + 6 * dead];
         let mixed: i32 = mixers.iter_mut().zip(situations).map(|(m, s)| m.mix(&inputs, s)).sum();
         let bit = coder.bit(squash(mixed / 2), bit);
         mixers.iter_mut().for_each(|m| m.learn(bit));
@@ -287,6 +280,6 @@ const COLUMN: usize = 1;
 
 /// `part / whole` as a probability that is neither 0 nor 1.
 fn share(part: usize, whole: usize) -> u32 {
-    let p = ((part as u128) * u128::from(CERTAIN) / (whole.max(1) as u128)).min(u128::from(CERTAIN));
-    (p as u32).clamp(64, CERTAIN - 64)
+    let p = (part as u64).saturating_mul(u64::from(CERTAIN)) / (whole.max(1) as u64);
+    p.clamp(64, u64::from(CERTAIN) - 64) as u32
 }

@@ -8,7 +8,6 @@
 //! A model is written once over the trait [`Coder`], so that the two directions cannot differ.
 
 mod codes;
-pub(super) mod huffman;
 mod logistic;
 mod mask;
 mod numbers;

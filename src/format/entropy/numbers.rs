@@ -96,8 +96,7 @@ impl Mixed {
             ];
             let mut inputs = [0; CONTEXTS];
             for ((x, table), at) in inputs.iter_mut().zip(&self.contexts).zip(places) {
-                let n = table[at].count() as i32;
-                *x = stretch(table[at].p()) * (2 * n) / (2 * n + 3);
+                *x = table[at].trusted(stretch(table[at].p()));
             }
             let mixed = self.mixer.mix(&inputs, place);
             let bit = coder.bit(squash(mixed), number >> i & 1 == 1);

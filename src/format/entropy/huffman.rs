@@ -1,1 +1,0 @@
-//! Huffman codes.
