@@ -1,7 +1,7 @@
 //! [`Report`]: what a pipeline did, weight by weight and step by step.
 
-pub use crate::format::HuffmanSize;
 use crate::distill::Training;
+pub use crate::format::HuffmanSize;
 use crate::model::{Kind, Model};
 use crate::weight::{Node, Weight};
 use crate::{DType, Fault, Float, LeftAlone, Result, parallel};

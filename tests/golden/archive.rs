@@ -30,5 +30,8 @@ fn archives_of_every_version_open() {
 /// The same bytes on every machine.
 #[test]
 fn an_archive_is_written_as_before() {
-    assert_eq!(model().to_bytes_with(Layout::Archive).unwrap(), std::fs::read(stored("version2.safetensors")).unwrap());
+    assert_eq!(
+        model().to_bytes_with(Layout::Archive).unwrap(),
+        std::fs::read(stored("version2.safetensors")).unwrap()
+    );
 }

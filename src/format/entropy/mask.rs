@@ -144,7 +144,8 @@ impl<'a> MaskModel<'a> {
         let table = |i| vec![Estimate::new(density, firm); if i == COLUMN { geometry.cols } else { TABLE }];
         let mut weights = [UNIT / 5; INPUTS];
         weights[CONTEXTS] = UNIT;
-        let beside = |c: usize, (down, right)| geometry.beside(c, down, right).unwrap_or(geometry.cols) as u32;
+        let beside =
+            |c: usize, (down, right)| geometry.beside(c, down, right).unwrap_or(geometry.cols) as u32;
         let near = |c| NEAR.map(|place| beside(c, place));
         Self {
             geometry,

@@ -38,7 +38,13 @@ fn mask(coder: &mut impl Coder, geometry: &Geometry, on: &[bool], kept: usize, p
     out
 }
 
-fn codes(coder: &mut impl Coder, geometry: &Geometry, signs: Signs, bits: u8, codes: &[(usize, u8)]) -> Vec<u8> {
+fn codes(
+    coder: &mut impl Coder,
+    geometry: &Geometry,
+    signs: Signs,
+    bits: u8,
+    codes: &[(usize, u8)],
+) -> Vec<u8> {
     let mut model = CodeModel::new(geometry, bits, signs);
     codes.iter().map(|(i, code)| model.code(coder, *i, *code)).collect()
 }

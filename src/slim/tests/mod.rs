@@ -272,9 +272,9 @@ fn groups_of_inputs_are_not_split() {
     let strict = Pipeline::default().strict().slim(0.5).run(&coded);
     assert!(matches!(strict, Err(Error::Left { why: LeftAlone::GroupScales, .. })));
     // Rows do not matter, nor do columns where each channel has whole groups.
-    let only = AffineQuantizer::bits(8).group(4).asymmetric().only("a.*");
-    let rows = Pipeline::default().quantize(only).slim(0.5).run(&model).unwrap().model;
-    assert_eq!(shape(&rows, "a.weight"), [4, 32]);
+    let only = AffineQuantizer::bits(8).group(4).asymmetric().only("a.weight");
+    let rows = Pipeline::default().quantize(only).slim(0.5).run(&model).unwrap();
+    assert_eq!(shape(&rows.model, "a.weight"), [4, 32], "{}", rows.report);
     let graph = Graph::new().conv2d("a", conv(0)).relu().flatten().linear("b");
     let model = self::model(graph, &[("a.weight", &[6, 1, 1, 1]), ("b.weight", &[4, 6 * 16])], 6);
     let coded =
