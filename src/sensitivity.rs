@@ -136,7 +136,7 @@ impl fmt::Display for Sensitivity {
         writeln!(f, "accuracy in percent with one weight changed; {:.2} as it is", 100.0 * self.baseline)?;
         write!(f, "{:<width$} {:>10}", "weight", "entries")?;
         if let Some(first) = self.weights.first() {
-            first.sparsities.iter().try_for_each(|(s, _)| write!(f, " {:>6.4}", s))?;
+            first.sparsities.iter().try_for_each(|(s, _)| write!(f, " {s:>6.4}"))?;
         }
         // A weight that is quantized already has no columns of bits.
         if let Some(any) = self.weights.iter().find(|w| !w.bits.is_empty()) {

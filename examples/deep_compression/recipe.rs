@@ -144,7 +144,7 @@ const COPIES: f64 = 8.0;
 const PRUNING: f64 = 0.4;
 
 /// Images from all sides; fewer of them on a smaller budget.
-fn copies<'a>(train: &'a Examples, seed: u64, budget: f64) -> Augmented<&'a Examples> {
+fn copies(train: &Examples, seed: u64, budget: f64) -> Augmented<&Examples> {
     let copies = (COPIES * budget).round().max(1.0) as usize;
     Augmented::new(train, copies).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(seed)
 }

@@ -191,7 +191,7 @@ impl<T: Float> LeafParam<T> {
                 out.extend(sums.into_iter().map(T::narrow));
             }
             (_, Some(positions)) if self.sparse.is_none() => {
-                out.extend(positions.iter().map(|i| self.gradient[*i]))
+                out.extend(positions.iter().map(|i| self.gradient[*i]));
             }
             _ => out.extend_from_slice(&self.gradient),
         }

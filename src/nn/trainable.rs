@@ -412,9 +412,9 @@ impl<T: Float> Trainable<T> {
             }
         };
         if self.large {
-            parallel::inside(each)
+            parallel::inside(each);
         } else {
-            each()
+            each();
         }
         Ok(())
     }

@@ -9,11 +9,11 @@ use crate::{Error, Fault, Float, GraphError, Result, Weight};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Takes the number of a row, and the row.
+type OfRow<'f, T> = &'f mut dyn FnMut(usize, &[T]) -> Result<(), Fault>;
+
 /// Calls `f` with each row of a weight, decoded.
-pub(super) fn each_row<T: Float>(
-    weight: &Weight<T>,
-    f: &mut dyn FnMut(usize, &[T]) -> Result<(), Fault>,
-) -> Result<(), Fault> {
+pub(super) fn each_row<T: Float>(weight: &Weight<T>, f: OfRow<'_, T>) -> Result<(), Fault> {
     if let [leaf] = weight.leaves()[..]
         && weight.is_leaf()
     {

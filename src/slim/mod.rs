@@ -152,6 +152,9 @@ struct Choice {
     biases: Vec<(String, Vec<f64>)>,
 }
 
+/// Says what stays of the groups that may lose channels, which are marked.
+type Choose<'f, T> = &'f dyn Fn(&Model<T>, &Graph, &Channels, &[bool]) -> Result<Choice>;
+
 impl From<Vec<Kept>> for Choice {
     fn from(kept: Vec<Kept>) -> Self {
         Self { kept, biases: Vec::new() }
@@ -290,12 +293,7 @@ impl ChannelPruner {
     }
 
     /// Removes what `choose` says of the groups that may lose channels: it hears of each whether it may.
-    fn slim<T: Float>(
-        &self,
-        model: &mut Model<T>,
-        log: &Log<'_>,
-        choose: &dyn Fn(&Model<T>, &Graph, &Channels, &[bool]) -> Result<Choice>,
-    ) -> Result<()> {
+    fn slim<T: Float>(&self, model: &mut Model<T>, log: &Log<'_>, choose: Choose<'_, T>) -> Result<()> {
         let graph = model.graph().cloned().ok_or(GraphError::Missing)?;
         let channels = Channels::new(&graph, &|name| model.weight(name).map(|w| w.shape().to_vec()))?;
         let selected: HashMap<String, bool> =

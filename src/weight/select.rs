@@ -46,7 +46,7 @@ impl<T: Float> Weight<T> {
         match self.node() {
             Node::Leaf(leaf) => match &leaf.coding {
                 Coding::Affine(Affine { granularity: Granularity::Group { size }, .. }) => {
-                    *size > 0 && run % size != 0
+                    *size > 0 && !run.is_multiple_of(*size)
                 }
                 _ => false,
             },
@@ -55,6 +55,9 @@ impl<T: Float> Weight<T> {
         }
     }
 }
+
+/// Takes where the numbers of a row are, and which of them stay.
+type OfChosen<'f> = &'f mut dyn FnMut(Range<usize>, &[usize]) -> Result<(), Fault>;
 
 impl<T: Float> Leaf<T> {
     fn select(&self, rows: Option<&[usize]>, cols: Option<&[usize]>) -> Result<Self, Fault> {
@@ -129,7 +132,7 @@ impl<'a> Cut<'a> {
     }
 
     /// Calls `f` for each row: where its numbers are among those that are held, and which of them stay.
-    fn each_row(&self, f: &mut dyn FnMut(Range<usize>, &[usize]) -> Result<(), Fault>) -> Result<(), Fault> {
+    fn each_row(&self, f: OfChosen<'_>) -> Result<(), Fault> {
         let mut chosen = Vec::new();
         for row in self.rows {
             let range = self.range(*row);
@@ -168,7 +171,9 @@ impl<T: Float> Affine<T> {
             Granularity::Group { size } => {
                 let size = size.max(1);
                 let whole = |run: &[usize]| {
-                    run.len() == size && run[0] % size == 0 && run.windows(2).all(|two| two[1] == two[0] + 1)
+                    run.len() == size
+                        && run[0].is_multiple_of(size)
+                        && run.windows(2).all(|two| two[1] == two[0] + 1)
                 };
                 if !cols.chunks(size).all(whole) {
                     return Err(Fault::Form(

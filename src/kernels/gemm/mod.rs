@@ -1,7 +1,7 @@
 //! Matrix product of floats.
 //!
 //! The right operand is brought into panels of as many columns as fill two vectors, a block of steps at a time;
-//! tiles of a few rows of the left one, read where it is, meet them ([`tile`]). Either operand may take either
+//! tiles of a few rows of the left one, read where it is, meet them (`tile`). Either operand may take either
 //! side: the result is then written transposed.
 //!
 //! Each number of the result is summed in the same order whatever the cut, in blocks of steps, so that it does

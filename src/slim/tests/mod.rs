@@ -277,8 +277,10 @@ fn groups_of_inputs_are_not_split() {
     assert_eq!(shape(&rows.model, "a.weight"), [4, 32], "{}", rows.report);
     let graph = Graph::new().conv2d("a", conv(0)).relu().flatten().linear("b");
     let model = self::model(graph, &[("a.weight", &[6, 1, 1, 1]), ("b.weight", &[4, 6 * 16])], 6);
-    let coded =
-        Pipeline::default().quantize(AffineQuantizer::bits(8).group(16).only("b.weight")).run(&model).unwrap();
+    let coded = Pipeline::default()
+        .quantize(AffineQuantizer::bits(8).group(16).only("b.weight"))
+        .run(&model)
+        .unwrap();
     let (small, _) = slim(&coded.model, ChannelPruner::ratio(0.5));
     assert_eq!(shape(&small, "b.weight"), [4, 48]);
 }
