@@ -6,6 +6,7 @@ use crate::{
     Activations, AffineQuantizer, CodebookQuantizer, Fault, LowRankFactorizer, MagnitudePruner, Pipeline,
     Recipe, Report, Tensor, Weight,
 };
+#[cfg(feature = "train")]
 use random::network;
 
 /// Numbers in -1..1 that depend on a seed.
