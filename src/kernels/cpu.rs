@@ -64,3 +64,30 @@ impl Avx2 {
         has_avx2().then_some(Self(()))
     }
 }
+
+/// That the CPU has AVX2 and the parts of AVX-512 that came with it first (F, BW, CD, DQ, VL): only
+/// [`new`](Self::new) makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Avx512(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    pub fn new() -> Option<Self> {
+        use std::arch::is_x86_feature_detected as has;
+        let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
+        (all && has!("avx512vl") && has_avx2()).then_some(Self(()))
+    }
+}
+
+/// That the CPU has [`Avx512`] and its instructions for products of bytes: only [`new`](Self::new) makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Vnni(());
+
+#[cfg(target_arch = "x86_64")]
+impl Vnni {
+    pub fn new() -> Option<Self> {
+        (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
+    }
+}
