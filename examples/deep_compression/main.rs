@@ -2,12 +2,13 @@
 //! tables.
 //!
 //! `cargo run --release --example deep_compression -- --network lenet-300-100|lenet-5 [--data DIR] [--out DIR]
-//! [--seed N] [--budget F] [--tolerance PERCENT]`
+//! [--seed N] [--budget F] [--tolerance PERCENT] [--reuse]`
 //!
 //! `--data` is any folder of the four IDX files of MNIST's shape. Everything is chosen on 5,000 images held out of
 //! the training set; the test images are scored once, with the network opened again from its file. `--budget 0.1`
 //! trains for a tenth of the time. `--tolerance 0.2` lets 0.2 % more of the held-out images go wrong than the network
-//! that is compressed; by default it must be better than that by one standard error.
+//! that is compressed; by default it must be better than that by one standard error. `--reuse` opens the baseline and
+//! the teacher that a run with the same network, seed and `--out` has left there, instead of training them again.
 
 #[path = "../support/args.rs"]
 mod args;
@@ -23,7 +24,7 @@ use bantam::{BoxError, Layout, Model};
 use mnist::Scale;
 use recipe::{Data, Effort, Kind};
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Images of the training set that are held out.
@@ -52,6 +53,7 @@ fn main() -> Result<(), BoxError> {
     let seed: u64 = args.value("--seed")?.unwrap_or(1);
     let budget: f64 = args.value("--budget")?.unwrap_or(1.0);
     let tolerance: Option<f64> = args.value("--tolerance")?;
+    let reuse = args.flag("--reuse");
     args.finish()?;
     if !(budget > 0.0 && budget <= 10.0) {
         return Err("--budget must be above 0, and at most 10".into());
@@ -62,8 +64,11 @@ fn main() -> Result<(), BoxError> {
     let all = mnist::train(&folder, Scale::Unit)?;
     let (train, validation) = split(&all)?;
     let data = Data { train, validation };
-    let baseline = recipe::baseline(kind, &data, seed, budget)?;
-    let small = recipe::compress(kind, &baseline, &data, &Effort { seed, budget, tolerance })?;
+    let effort = Effort { seed, budget, tolerance };
+    let kept = |name: &str| out.join(format!("{kind}-{seed}-{name}.safetensors"));
+    let baseline = open_or(reuse, &kept("baseline"), || recipe::baseline(kind, &data, &effort))?;
+    let teacher = open_or(reuse, &kept("teacher"), || recipe::teacher(&data, &effort))?;
+    let small = recipe::compress(kind, &baseline, &teacher, &data, &effort)?;
 
     let file = out.join(format!("{kind}-{seed}.safetensors"));
     small.save_with(&file, Layout::Archive)?;
@@ -87,6 +92,20 @@ fn main() -> Result<(), BoxError> {
     print(kind, &outcome);
     println!("RESULT {}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+/// The model in a file, where it may be reused and is there; else the one that is made, which is then kept there.
+fn open_or(
+    reuse: bool,
+    file: &Path,
+    make: impl FnOnce() -> Result<Model, BoxError>,
+) -> Result<Model, BoxError> {
+    if reuse && file.exists() {
+        return Ok(Model::open(file)?);
+    }
+    let model = make()?;
+    model.save(file)?;
+    Ok(model)
 }
 
 /// Training images and those that are held out: the last of each file, which comes in no order.

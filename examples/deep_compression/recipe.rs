@@ -1,7 +1,7 @@
 //! The recipe: teach, prune while training, share values, write.
 
 use crate::networks;
-use bantam::nn::{Augmented, Dataset, Examples, Optimizer, Schedule};
+use bantam::nn::{Augmented, Examples, Optimizer, Schedule};
 use bantam::{
     AffineQuantizer, BoxError, ChannelPruner, CodebookQuantizer, Distiller, FineTuner, GradualPruner,
     MagnitudePruner, Model, Pipeline, Progress, Saliency,
@@ -144,27 +144,33 @@ const COPIES: f64 = 8.0;
 const PRUNING: f64 = 0.4;
 
 /// Images from all sides; fewer of them on a smaller budget.
-fn copies(train: &Examples, seed: u64, budget: f64) -> Augmented<&Examples> {
-    let copies = (COPIES * budget).round().max(1.0) as usize;
-    Augmented::new(train, copies).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(seed)
+fn copies<'a>(train: &'a Examples, effort: &Effort) -> Augmented<&'a Examples> {
+    let copies = (COPIES * effort.budget).round().max(1.0) as usize;
+    Augmented::new(train, copies).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(effort.seed)
 }
 
 /// The network as it is usually trained.
-pub fn baseline(kind: Kind, data: &Data, seed: u64, budget: f64) -> Result<Model, BoxError> {
+pub fn baseline(kind: Kind, data: &Data, effort: &Effort) -> Result<Model, BoxError> {
     let tuner = FineTuner::new(&data.train)
-        .epochs((10.0 * budget).ceil() as usize)
+        .epochs((10.0 * effort.budget).ceil() as usize)
         .batch_size(128)
         .optimizer(Optimizer::adam_w().weight_decay(0.02))
-        .seed(seed);
-    let model = pipeline().finetune(tuner).run(kind.network(seed)?)?.model;
+        .seed(effort.seed);
+    let model = pipeline().finetune(tuner).run(kind.network(effort.seed)?)?.model;
     say("baseline", &model, data)?;
     Ok(model)
 }
 
 /// A convolutional network that has seen the images from all sides.
-fn teacher(data: &Data, more: &dyn Dataset, seed: u64) -> Result<Model, BoxError> {
-    let tuner = FineTuner::new(more).epochs(1).batch_size(128).seed(seed);
-    let model = pipeline().finetune(tuner).run(networks::lenet_5(seed + 1000)?)?.model;
+pub fn teacher(data: &Data, effort: &Effort) -> Result<Model, BoxError> {
+    let more = copies(&data.train, effort);
+    let tuner = FineTuner::new(&more)
+        .epochs(1)
+        .batch_size(128)
+        .rate(3e-3)
+        .schedule(Schedule::Cosine { floor: 0.0, warmup: 0.1, hold: 0.0 })
+        .seed(effort.seed);
+    let model = pipeline().finetune(tuner).run(networks::convolutional(effort.seed + 1000)?)?.model;
     say("teacher", &model, data)?;
     Ok(model)
 }
@@ -178,9 +184,15 @@ pub struct Effort {
 }
 
 /// Everything between the trained network and its file.
-pub fn compress(kind: Kind, baseline: &Model, data: &Data, effort: &Effort) -> Result<Model, BoxError> {
-    let more = copies(&data.train, effort.seed, effort.budget);
-    let teacher = teacher(data, &more, effort.seed)?.network()?;
+pub fn compress(
+    kind: Kind,
+    baseline: &Model,
+    teacher: &Model,
+    data: &Data,
+    effort: &Effort,
+) -> Result<Model, BoxError> {
+    let more = copies(&data.train, effort);
+    let teacher = teacher.network()?;
     let ladder = kind.ladder();
     // Asked once for each copy, then kept.
     let teach = Distiller::new(&teacher, &more)
@@ -192,25 +204,30 @@ pub fn compress(kind: Kind, baseline: &Model, data: &Data, effort: &Effort) -> R
     let before = error(baseline, data)?;
     let most = before + effort.tolerance.unwrap_or_else(|| -standard_error(before, data));
     let narrow = ChannelPruner::ratio(ladder.narrower);
-    let (mut model, mut best) = (pipeline().slim(narrow).run(baseline)?.model, None);
-    let mut left = ladder.first as f64;
+    let mut model = pipeline().slim(narrow).run(baseline)?.model;
+    // Down, until it can be seen that it has become too small.
+    let (mut rungs, mut left) = (Vec::new(), ladder.first as f64);
     for rung in 0..ladder.rungs {
         let passes = ladder.passes[rung.min(1)];
         model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
-        say(&format!("{left:.0} numbers"), &model, data)?;
-        let shared = share(&model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
-        let found = say("  shared", &shared, data)?;
-        if found > most && best.is_some() {
-            break;
-        }
-        best = Some(shared);
-        if found > most {
-            // Not even the largest is good enough: it is what there is.
+        let found = say(&format!("{left:.0} numbers"), &model, data)?;
+        rungs.push(model.clone());
+        if found > most + standard_error(before, data) {
             break;
         }
         left *= ladder.shrink;
     }
-    best.ok_or_else(|| "a ladder without rungs".into())
+    // And up again, to the first that is still good enough with shared values.
+    let mut shared = None;
+    for model in rungs.iter().rev() {
+        let small = share(model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
+        let found = say("with shared values", &small, data)?;
+        shared = Some(small);
+        if found <= most {
+            break;
+        }
+    }
+    shared.ok_or_else(|| "a ladder without rungs".into())
 }
 
 /// Prunes until so many numbers are left. What cannot matter any more is removed for good.

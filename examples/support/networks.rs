@@ -48,3 +48,36 @@ pub fn lenet_5(seed: u64) -> Result<Model> {
     ];
     Model::initialized(graph, &shapes, seed)
 }
+
+/// A convolutional network with batch norms and dropout: a teacher for smaller ones.
+#[allow(dead_code, reason = "not every example has a teacher")]
+pub fn convolutional(seed: u64) -> Result<Model> {
+    let graph = Graph::new()
+        .conv2d("conv1", Conv2d::default())
+        .batch_norm("norm1")
+        .max_pool(2)
+        .relu()
+        .conv2d("conv2", Conv2d::default())
+        .batch_norm("norm2")
+        .max_pool(2)
+        .relu()
+        .flatten()
+        .linear("fc1")
+        .relu()
+        .dropout(0.3)
+        .linear("fc2");
+    let mut shapes: Vec<(String, Vec<usize>)> = Vec::new();
+    for (i, shape) in [[16, 1, 5, 5], [48, 16, 5, 5]].into_iter().enumerate() {
+        shapes.push((format!("conv{}.weight", i + 1), shape.to_vec()));
+        shapes.push((format!("conv{}.bias", i + 1), vec![shape[0]]));
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            shapes.push((format!("norm{}.{part}", i + 1), vec![shape[0]]));
+        }
+    }
+    for (name, shape) in [("fc1", [128, 768]), ("fc2", [10, 128])] {
+        shapes.push((format!("{name}.weight"), shape.to_vec()));
+        shapes.push((format!("{name}.bias"), vec![shape[0]]));
+    }
+    let shapes: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    Model::initialized(graph, &shapes, seed)
+}
