@@ -95,14 +95,10 @@ fn say(what: &str, model: &Model, data: &Data) -> bantam::Result<f64> {
 /// How a network is shrunk: pruned while it is trained, to fewer and fewer numbers, as long as it is as good as the
 /// network it came from.
 struct Ladder {
-    /// Fraction of the channels that are removed before the first rung: what is trained is smaller, and so is the
-    /// time that it takes.
-    narrower: f64,
-    /// Numbers that are left on the first rung.
-    first: usize,
+    /// Where it begins, and where it begins again if that is not good enough.
+    starts: [Start; 2],
     /// What each rung leaves of the one before.
     shrink: f64,
-    rungs: usize,
     /// Passes over the copies of the images: on the first rung, on each other one, and with shared values.
     passes: [usize; 3],
     batch: usize,
@@ -111,25 +107,37 @@ struct Ladder {
     values: usize,
 }
 
+#[derive(Clone, Copy)]
+struct Start {
+    /// Fractions of the channels of some layers that are removed before the first rung: what is trained is smaller,
+    /// and so is the time that it takes.
+    narrower: &'static [(&'static str, f64)],
+    /// Numbers that are left on the first rung.
+    first: usize,
+    rungs: usize,
+}
+
 impl Kind {
     fn ladder(self) -> Ladder {
         match self {
             Self::Lenet300 => Ladder {
-                narrower: 0.0,
-                first: 6500,
+                starts: [
+                    Start { narrower: &[], first: 6500, rungs: 6 },
+                    Start { narrower: &[], first: 40_000, rungs: 5 },
+                ],
                 shrink: 0.82,
-                rungs: 5,
                 passes: [4, 2, 2],
                 batch: 64,
                 rate: 5e-3,
                 values: 8,
             },
             Self::Lenet5 => Ladder {
-                narrower: 0.5,
-                first: 6000,
+                starts: [
+                    Start { narrower: &[("conv?.weight", 0.6), ("fc1.weight", 0.87)], first: 4000, rungs: 6 },
+                    Start { narrower: &[("fc1.weight", 0.6)], first: 20_000, rungs: 4 },
+                ],
                 shrink: 0.75,
-                rungs: 6,
-                passes: [3, 2, 2],
+                passes: [4, 3, 3],
                 batch: 64,
                 rate: 3e-3,
                 values: 8,
@@ -146,7 +154,24 @@ const PRUNING: f64 = 0.4;
 /// Images from all sides; fewer of them on a smaller budget.
 fn copies<'a>(train: &'a Examples, effort: &Effort) -> Augmented<&'a Examples> {
     let copies = (COPIES * effort.budget).round().max(1.0) as usize;
-    Augmented::new(train, copies).shift(1.5).rotate(10.0).scale(0.1).shear(0.1).seed(effort.seed)
+    Augmented::new(train, copies)
+        .shift(1.5)
+        .rotate(10.0)
+        .scale(0.1)
+        .shear(0.1)
+        .background(background(train))
+        .seed(effort.seed)
+}
+
+/// What lies around the images: the median of the corners of the first thousand.
+fn background(train: &Examples) -> f64 {
+    let images = train.inputs();
+    let [.., h, w] = images.shape() else { return 0.0 };
+    let (plane, width) = ((h * w).max(1), (*w).max(1));
+    let corners = |image: &[f32]| [0, width - 1, plane - width, plane - 1].map(|i| image[i]);
+    let mut found: Vec<f32> = images.as_slice().chunks_exact(plane).take(1000).flat_map(corners).collect();
+    let middle = found.len() / 2;
+    if found.is_empty() { 0.0 } else { f64::from(*found.select_nth_unstable_by(middle, f32::total_cmp).1) }
 }
 
 /// The network as it is usually trained.
@@ -203,21 +228,14 @@ pub fn compress(
         .seed(effort.seed);
     let before = error(baseline, data)?;
     let most = before + effort.tolerance.unwrap_or_else(|| -standard_error(before, data));
-    let narrow = ChannelPruner::ratio(ladder.narrower);
-    let mut model = pipeline().slim(narrow).run(baseline)?.model;
-    // Down, until it can be seen that it has become too small.
-    let (mut rungs, mut left) = (Vec::new(), ladder.first as f64);
-    for rung in 0..ladder.rungs {
-        let passes = ladder.passes[rung.min(1)];
-        model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
-        let found = say(&format!("{left:.0} numbers"), &model, data)?;
-        rungs.push(model.clone());
-        if found > most + standard_error(before, data) {
+    let mut rungs = Vec::new();
+    for start in &ladder.starts {
+        rungs = descend(baseline, &teach, &ladder, start, data, most)?;
+        if rungs.len() > 1 {
             break;
         }
-        left *= ladder.shrink;
     }
-    // And up again, to the first that is still good enough with shared values.
+    // From the smallest up, to the first that is good enough with shared values.
     let mut shared = None;
     for model in rungs.iter().rev() {
         let small = share(model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
@@ -228,6 +246,33 @@ pub fn compress(
         }
     }
     shared.ok_or_else(|| "a ladder without rungs".into())
+}
+
+/// The networks of the rungs, down to the first that is clearly not as good as it must be.
+fn descend(
+    baseline: &Model,
+    teach: &Distiller<'_>,
+    ladder: &Ladder,
+    start: &Start,
+    data: &Data,
+    most: f64,
+) -> Result<Vec<Model>, BoxError> {
+    let narrow = |steps: Pipeline<'static>, (layer, fraction): &(&'static str, f64)| {
+        steps.slim(ChannelPruner::ratio(*fraction).only(*layer))
+    };
+    let mut model = start.narrower.iter().fold(pipeline(), narrow).run(baseline)?.model;
+    let (mut rungs, mut left) = (Vec::new(), start.first as f64);
+    for rung in 0..start.rungs {
+        let passes = ladder.passes[rung.min(1)];
+        model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
+        let found = say(&format!("{left:.0} numbers"), &model, data)?;
+        rungs.push(model.clone());
+        if found > most + standard_error(most, data) {
+            break;
+        }
+        left *= ladder.shrink;
+    }
+    Ok(rungs)
 }
 
 /// Prunes until so many numbers are left. What cannot matter any more is removed for good.
