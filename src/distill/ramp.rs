@@ -52,7 +52,7 @@ impl Ramp {
         Self::Cosine { from, to }
     }
 
-    /// The number at `step` (from 0) of `steps`. Training that has a single step sees the first number.
+    /// The number at `step` (from 0) of `steps`. A training of a single step sees the first.
     pub fn at(&self, step: usize, steps: usize) -> f64 {
         let progress = step.min(steps.saturating_sub(1)) as f64 / steps.saturating_sub(1).max(1) as f64;
         match *self {

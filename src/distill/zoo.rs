@@ -50,12 +50,15 @@ pub(super) fn model(dropout: f64) -> Model {
     Model::initialized(graph, shapes, 5).unwrap()
 }
 
+/// What makes a form of a dense matrix.
+pub(super) type Form = fn(Weight) -> Weight;
+
 /// The forms of a matrix, by name.
-pub(super) fn forms() -> Vec<(&'static str, fn(Weight) -> Weight)> {
+pub(super) fn forms() -> Vec<(&'static str, Form)> {
     fn masked(weight: Weight, sparsity: f64) -> Weight {
         MagnitudePruner::sparsity(sparsity).apply(weight).unwrap()
     }
-    let mut forms: Vec<(&'static str, fn(Weight) -> Weight)> = vec![
+    let mut forms: Vec<(&'static str, Form)> = vec![
         ("dense", |weight| weight),
         ("masked", |weight| masked(weight, 0.6)),
         ("sparse", |weight| masked(weight, 0.9)),
@@ -86,7 +89,7 @@ pub(super) fn forms() -> Vec<(&'static str, fn(Weight) -> Weight)> {
 }
 
 /// The network with both matrices in one form.
-pub(super) fn network(form: fn(Weight) -> Weight, dropout: f64) -> Network {
+pub(super) fn network(form: Form, dropout: f64) -> Network {
     let mut model = model(dropout);
     for name in ["fc1.weight", "fc2.weight"] {
         let weight = form(model.weight(name).unwrap().clone());
@@ -95,7 +98,7 @@ pub(super) fn network(form: fn(Weight) -> Weight, dropout: f64) -> Network {
     model.network().unwrap()
 }
 
-pub(super) fn student(form: fn(Weight) -> Weight) -> Trainable {
+pub(super) fn student(form: Form) -> Trainable {
     network(form, 0.2).trainable(Optimizer::adam().into()).unwrap()
 }
 

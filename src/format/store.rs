@@ -132,7 +132,7 @@ impl Container {
         file.commit()
     }
 
-    pub fn to_bytes(mut self, kind: &str) -> Result<Vec<u8>> {
+    pub fn into_bytes(mut self, kind: &str) -> Result<Vec<u8>> {
         let mut bytes = Cursor::new(Vec::new());
         self.write(kind, &mut bytes)?;
         Ok(bytes.into_inner())
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        let bytes = container().to_bytes("test 1").unwrap();
+        let bytes = container().into_bytes("test 1").unwrap();
         let mut store = Store::reader(Container::from_bytes("test 1", &bytes).unwrap());
         let (mut x, mut nothing) = (Vec::<f32>::new(), Some(vec![1_u8]));
         store.within("a", |store| store.numbers("x", &mut x, &[3])).unwrap();
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn damage_is_noticed_wherever_it_is() {
-        let bytes = container().to_bytes("test 1").unwrap();
+        let bytes = container().into_bytes("test 1").unwrap();
         assert!(Container::from_bytes("test 2", &bytes).is_err());
         for len in 0..bytes.len() {
             assert!(Container::from_bytes("test 1", &bytes[..len]).is_err(), "{len}");
@@ -320,7 +320,7 @@ mod tests {
     }
 
     fn container_with_kind() -> Container {
-        let bytes = container().to_bytes("test 1").unwrap();
+        let bytes = container().into_bytes("test 1").unwrap();
         Container::from_bytes("test 1", &bytes).unwrap()
     }
 }

@@ -157,7 +157,7 @@ impl<T: Float> Trainable<T> {
         let mut container = store.into_container();
         container.texts.extend(self.descriptions());
         container.texts.insert(OPTIMIZER.to_owned(), json(&self.optimizer)?);
-        container.to_bytes(KIND)
+        container.into_bytes(KIND)
     }
 
     /// Becomes what it was when [`state`](Self::state) gave these bytes: whatever is done next gives the same bits as
