@@ -1,5 +1,9 @@
 //! What can go wrong, sorted by whose fault it is.
 
+mod format;
+
+pub use format::FormatError;
+pub(crate) use format::FormatKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -81,7 +85,7 @@ pub enum Error {
     #[error("dataset: {0}")]
     Data(&'static str),
     /// The loss became infinite or not a number.
-    #[error("training diverged in epoch {epoch}, step {step}: loss {loss}")]
+    #[error("training diverged in epoch {epoch}, step {step}: loss {loss}{}", kept(checkpoint.as_deref()))]
     Diverged {
         /// Epoch, from 0.
         epoch: usize,
@@ -89,6 +93,8 @@ pub enum Error {
         step: usize,
         /// The loss.
         loss: f64,
+        /// The last checkpoint, from before it diverged, where one was written.
+        checkpoint: Option<PathBuf>,
     },
     /// A file is not what it should be.
     #[error(transparent)]
@@ -120,6 +126,11 @@ pub enum Error {
 /// A name between a word and a colon.
 fn quoted(name: &str) -> String {
     if name.is_empty() { String::new() } else { format!(" `{name}`") }
+}
+
+/// Where a training can be taken up again.
+fn kept(checkpoint: Option<&Path>) -> String {
+    checkpoint.map_or_else(String::new, |path| format!("; the last good checkpoint is {}", path.display()))
 }
 
 /// A shape in which 0 stands for any length: "[_, 784]".
@@ -219,6 +230,15 @@ pub enum Refusal {
         values: usize,
         /// Entries that are not pruned.
         kept: usize,
+    },
+    /// A schedule of pruning would have to bring entries back: the weight is pruned further already. `*` stands for
+    /// all weights of one ranking.
+    #[error("pruned to {from:.4} already: a schedule to {to} would go down")]
+    GoesDown {
+        /// Fraction of the entries that is pruned.
+        from: f64,
+        /// Fraction at the end of the schedule.
+        to: f64,
     },
     /// A rank at or above break-even saves nothing (only with `strict`).
     #[error("rank {rank} saves nothing for {rows} x {cols}")]
@@ -409,82 +429,8 @@ pub enum GraphError {
     },
 }
 
-/// A file that is not what it should be: truncated, lying, or made for something else.
-#[derive(Debug)]
-pub struct FormatError {
-    path: Option<PathBuf>,
-    kind: FormatKind,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FormatKind {
-    #[error("not a safetensors file: {0}")]
-    NotSafetensors(&'static str),
-    #[error("header: {0}")]
-    Header(String),
-    #[error("header of {got} bytes, but the file has {have}")]
-    HeaderLength { got: u64, have: u64 },
-    #[error("the header describes {described} bytes of data, but the file has {have}")]
-    Length { described: u64, have: u64 },
-    #[error("tensor `{name}`: {why}")]
-    Tensor { name: String, why: &'static str },
-    #[error("tensor `{name}`: expected {expected}, got {got}")]
-    TensorType { name: String, expected: String, got: String },
-    #[error("two tensors would be called `{0}`")]
-    Duplicate(String),
-    #[error("{what} is {got}, more than the limit of {limit}")]
-    Limit { what: &'static str, limit: u64, got: u64 },
-    #[error("description of the compressed model: {0}")]
-    Description(String),
-    #[error("written by a newer version of bantam (layout {0})")]
-    Newer(u32),
-    #[error("archive: {0}")]
-    Archive(&'static str),
-    #[error("recipe: {0}")]
-    Recipe(String),
-}
-
-impl FormatError {
-    pub(crate) fn new(kind: FormatKind) -> Self {
-        Self { path: None, kind }
-    }
-
-    /// The same error with the file it is about.
-    pub(crate) fn at(mut self, path: &Path) -> Self {
-        self.path.get_or_insert_with(|| path.to_path_buf());
-        self
-    }
-
-    /// The file, where there is one.
-    pub fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
-    }
-
-    /// Whether the file has more of something than bantam is willing to read.
-    pub fn is_limit(&self) -> bool {
-        matches!(self.kind, FormatKind::Limit { .. })
-    }
-}
-
-impl std::fmt::Display for FormatError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.path {
-            Some(path) => write!(f, "{}: {}", path.display(), self.kind),
-            None => write!(f, "{}", self.kind),
-        }
-    }
-}
-
-impl std::error::Error for FormatError {}
-
 impl From<GraphError> for Error {
     fn from(error: GraphError) -> Self {
         Self::Graph(error)
-    }
-}
-
-impl From<FormatKind> for Error {
-    fn from(kind: FormatKind) -> Self {
-        Self::Format(FormatError::new(kind))
     }
 }

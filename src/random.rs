@@ -8,6 +8,9 @@ use crate::Result;
 /// PCG XSL 128/64 (MCG), seeded by a hash of a `u64`.
 #[derive(Clone, Debug)]
 pub(crate) struct Random {
+    seed: u64,
+    /// Numbers that have been drawn.
+    drawn: u64,
     #[cfg(feature = "train")]
     source: rand_pcg::Pcg64Mcg,
     /// Without the feature no value of this type exists.
@@ -20,7 +23,7 @@ impl Random {
     /// [`Error::Unsupported`](crate::Error::Unsupported) where the feature `train` is off.
     #[cfg(feature = "train")]
     pub fn new(seed: u64) -> Result<Self> {
-        Ok(Self { source: rand::SeedableRng::seed_from_u64(seed) })
+        Ok(Self { seed, drawn: 0, source: rand::SeedableRng::seed_from_u64(seed) })
     }
 
     /// # Errors
@@ -30,8 +33,24 @@ impl Random {
         Err(crate::Error::Unsupported { what: "training", feature: "train" })
     }
 
+    /// The seed and how many numbers have been drawn, to be kept, or to be changed before [`restore`](Self::restore).
+    pub fn state(&mut self) -> [&mut u64; 2] {
+        [&mut self.seed, &mut self.drawn]
+    }
+
+    /// Goes to where the changed state says.
+    pub fn restore(&mut self) -> Result<()> {
+        let drawn = self.drawn;
+        *self = Self::new(self.seed)?;
+        #[cfg(feature = "train")]
+        self.source.advance(u128::from(drawn));
+        self.drawn = drawn;
+        Ok(())
+    }
+
     #[cfg(feature = "train")]
     fn bits(&mut self) -> u64 {
+        self.drawn += 1;
         rand::Rng::next_u64(&mut self.source)
     }
 
@@ -85,6 +104,18 @@ mod tests {
         assert_eq!(order, again);
         order.sort_unstable();
         assert_eq!(order, (0..8).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_state_is_where_it_was() {
+        let mut random = Random::new(7).unwrap();
+        assert!((0..1000).all(|_| random.uniform() < 1.0));
+        let [seed, drawn] = random.state().map(|n| *n);
+        let mut again = Random::new(0).unwrap();
+        again.state().into_iter().zip([seed, drawn]).for_each(|(n, value)| *n = value);
+        again.restore().unwrap();
+        assert!((0..10).all(|_| again.uniform() == random.uniform()));
+        assert_eq!(again.state(), random.state());
     }
 
     #[test]

@@ -278,6 +278,9 @@ fn descend(
 /// Prunes until so many numbers are left. What cannot matter any more is removed for good.
 fn prune(model: &Model, teach: Distiller<'_>, left: f64, rate: f64) -> Result<Model, BoxError> {
     let all = parameters(model) as f64;
+    // So many there may be already: what cannot matter has been removed.
+    let kept: usize = model.weights().flat_map(|(_, w)| w.leaves()).map(|leaf| leaf.kept()).sum();
+    let left = left.min(kept as f64);
     let pruner =
         GradualPruner::new(MagnitudePruner::sparsity((1.0 - left / all).max(0.0)).global().only("*"))
             .saliency(Saliency::Fisher)

@@ -1,15 +1,17 @@
 //! Knowledge distillation: "Distilling the Knowledge in a Neural Network", arXiv 1503.02531.
 
-use super::fit::{checked, fetch, fit};
+use super::fit::{checked, fit};
+use super::lesson::Lesson;
+use super::logits::Cache;
 use super::settings::setters;
-use super::{Settings, Student, Teacher, TrainStep, Training};
-use crate::nn::{
-    Batch, Dataset, Input, Loss, Optimizer, Schedule, Target, cross_entropy, kl_divergence, unbox,
-};
-use crate::{BoxError, Error, Float, Invalid, Model, Result, Tensor};
+use super::{Hint, Ramp, Settings, Student, Teacher, TrainStep, Training};
+use crate::model::Outline;
+use crate::nn::{Dataset, Optimizer, Schedule};
+use crate::{BoxError, Float, Invalid, Model, Refusal, Result};
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Trains a student on what a teacher says (arXiv 1503.02531). For each batch it minimizes
 ///
@@ -17,20 +19,25 @@ use std::sync::{Arc, OnceLock};
 /// alpha * CE(student, labels) + (1 - alpha) * T^2 * KL(softmax(teacher / T) || softmax(student / T))
 /// ```
 ///
-/// summed over the classes, mean over the samples; `T` is the temperature.
+/// summed over the classes, mean over the samples; `T` is the temperature. [Hints](Hint) add terms for layers in
+/// between. Several teachers make an [`Ensemble`](super::Ensemble).
 ///
 /// | setting | default | range |
 /// | --- | --- | --- |
-/// | `alpha` | 0.1 | 0..=1; 0 needs no labels |
-/// | `temperature` | 4 | above 0; higher shows more of how the teacher ranks wrong classes |
+/// | `alpha` | 0.1 | 0..=1; 0 needs no labels; may change, see [`Ramp`] |
+/// | `temperature` | 4 | above 0; higher shows more of how the teacher ranks wrong classes; may change |
+/// | `hint` | none | layers that both networks have, see [`Hint`] |
 /// | `student` | the model that arrives | in a pipeline: another network to train in its place |
 /// | `cache_logits` | off | the teacher must give the same for a sample each time |
+/// | `cache_logits_in` | off | a file for the same, which a later run opens again |
 /// | `epochs` | 1 | at least 1 |
 /// | `batch_size` | 128 samples | at least 1 |
 /// | `rate` | 1e-3 | above 0 |
 /// | `optimizer` | Adam | see [`Optimizer`] |
 /// | `schedule` | cosine down to 0 | see [`Schedule`] |
 /// | `seed` | 0 | any |
+/// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
+/// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
 ///
 /// ```no_run
 /// use bantam::distill::Distiller;
@@ -48,11 +55,12 @@ use std::sync::{Arc, OnceLock};
 /// ```
 #[derive(Clone)]
 pub struct Distiller<'a, T: Float = f32> {
-    teacher: &'a dyn Teacher<T>,
-    alpha: f64,
-    temperature: f64,
+    pub(super) teacher: &'a dyn Teacher<T>,
+    pub(super) alpha: Ramp,
+    pub(super) temperature: Ramp,
+    pub(super) hints: Vec<Hint>,
     /// Filled by the first training; clones share it.
-    cache: Option<Arc<OnceLock<Cache<T>>>>,
+    cache: Option<Cache<T>>,
     student: Option<Model<T>>,
     settings: Settings<'a, T>,
 }
@@ -62,6 +70,7 @@ impl<T: Float> fmt::Debug for Distiller<'_, T> {
         let mut out = f.debug_struct("Distiller");
         out.field("alpha", &self.alpha)
             .field("temperature", &self.temperature)
+            .field("hints", &self.hints)
             .field("cache_logits", &self.cache.is_some());
         self.settings.debug(&mut out);
         out.finish_non_exhaustive()
@@ -74,25 +83,45 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// Learns what `teacher` says of the samples of `train`.
     pub fn new(teacher: &'a dyn Teacher<T>, train: &'a dyn Dataset<T>) -> Self {
         let settings = Settings::new(train);
-        Self { teacher, alpha: 0.1, temperature: 4.0, cache: None, student: None, settings }
+        let (alpha, temperature) = (0.1.into(), 4.0.into());
+        Self { teacher, alpha, temperature, hints: Vec::new(), cache: None, student: None, settings }
     }
 
-    /// Weight of the cross-entropy with the labels.
-    pub fn alpha(mut self, alpha: f64) -> Self {
-        self.alpha = alpha;
+    /// Weight of the cross-entropy with the labels: a number, or a [`Ramp`].
+    pub fn alpha(mut self, alpha: impl Into<Ramp>) -> Self {
+        self.alpha = alpha.into();
         self
     }
 
-    /// What logits of both are divided by before the softmax.
-    pub fn temperature(mut self, temperature: f64) -> Self {
-        self.temperature = temperature;
+    /// What logits of both are divided by before the softmax: a number, or a [`Ramp`].
+    pub fn temperature(mut self, temperature: impl Into<Ramp>) -> Self {
+        self.temperature = temperature.into();
+        self
+    }
+
+    /// One more layer of the student that learns from a layer of the teacher.
+    pub fn hint(mut self, hint: Hint) -> Self {
+        self.hints.push(hint);
         self
     }
 
     /// Asks the teacher once for each sample, before the first epoch, and keeps the answers in memory
-    /// (`samples * classes` numbers). Clones of this distiller made after the call share the answers.
+    /// (`samples * classes` numbers). Clones of this distiller made after the call share the answers. With
+    /// [hints](Self::hint) the teacher is asked each time all the same: outputs of its layers are not kept.
     pub fn cache_logits(mut self) -> Self {
-        self.cache = Some(Arc::default());
+        self.cache = Some(Cache::new(None));
+        self
+    }
+
+    /// As [`cache_logits`](Self::cache_logits), with the answers in a file, too, which is written by the first
+    /// training, whole or not at all, and opened by later ones, of this run of the program or another.
+    ///
+    /// The file is a safetensors file with `logits [samples, classes]`. A training that opens it checks its hash, the
+    /// number of samples and of classes, the bits of up to 64 samples, and that the teacher still says the same of
+    /// these but for rounding: a file that is damaged, or of other data or another teacher, is
+    /// [`Error::Format`](crate::Error::Format). It is never written over; delete it to ask again.
+    pub fn cache_logits_in(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(Cache::new(Some(path.into())));
         self
     }
 
@@ -107,14 +136,26 @@ impl<'a, T: Float> Distiller<'a, T> {
         self.student.as_ref()
     }
 
+    /// Whether the student that is planned has the layers of the hints.
+    pub(super) fn plan_hints(&self, outline: &Outline) -> Result<(), (String, Refusal)> {
+        let Some(graph) = outline.graph() else { return Ok(()) };
+        match self.hints.iter().map(Hint::student_layer).find(|layer| !graph.has_layer(layer)) {
+            Some(layer) => {
+                let why = format!("a hint is for the layer `{layer}`, which the student does not have");
+                Err(("*".to_owned(), Refusal::Other(why)))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Whether every setting is in its range.
     ///
     /// # Errors
     /// The first setting that is not.
     pub fn validate(&self) -> Result<(), Invalid> {
-        Invalid::unless_in(0.0..=1.0, "alpha", self.alpha, "in 0..=1")?;
-        let positive = f64::MIN_POSITIVE..f64::INFINITY;
-        Invalid::unless_in(positive, "temperature", self.temperature, "above 0")?;
+        self.alpha.unless_in(0.0..=1.0, "alpha", "in 0..=1")?;
+        self.temperature.unless_in(f64::MIN_POSITIVE..f64::INFINITY, "temperature", "above 0")?;
+        self.hints.iter().try_for_each(Hint::validate)?;
         self.settings.validate()
     }
 
@@ -122,101 +163,25 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// before the first step and after each; an error of it ends the training.
     ///
     /// # Errors
-    /// [`Error::Setting`] when a setting is out of its range; [`Error::Weight`] with
-    /// [`Refusal::NothingToTrain`](crate::Refusal::NothingToTrain) when a
-    /// [`Trainable`](crate::nn::Trainable) has no entry that is neither pruned nor frozen, and no running
-    /// statistics; [`Error::Data`] when there are no samples, or no labels although alpha is not 0; [`Error::Shape`] when dataset, teacher and student do not fit;
-    /// [`Error::Label`]; [`Error::Diverged`] when the loss is not a number any more, and [`Error::Weight`] when
-    /// a weight of a [`Trainable`](crate::nn::Trainable) has become NaN or infinite in the end; errors of the
-    /// dataset, the teacher, the student and the hook. What can be seen from the first batch is found before
-    /// the student has changed.
+    /// [`Error::Setting`](crate::Error::Setting) when a setting is out of its range;
+    /// [`Error::Weight`](crate::Error::Weight) with [`Refusal::NothingToTrain`](crate::Refusal::NothingToTrain) when a
+    /// [`Trainable`](crate::nn::Trainable) has no entry that is neither pruned nor frozen, and no running statistics;
+    /// [`Error::Data`](crate::Error::Data) when there are no samples, or no labels although alpha is not 0;
+    /// [`Error::Shape`](crate::Error::Shape) when dataset, teacher, student and hints do not fit;
+    /// [`Error::Other`](crate::Error::Other) when a hint names a layer that does not exist;
+    /// [`Error::Label`](crate::Error::Label); [`Error::Diverged`](crate::Error::Diverged) when the loss is not a number
+    /// any more, and [`Error::Weight`](crate::Error::Weight) when a weight of a `Trainable` has become NaN or infinite
+    /// in the end; [`Error::Format`](crate::Error::Format) for files of cached logits and checkpoints; errors of the
+    /// dataset, the teacher, the student and the hook. What can be seen from the first batch is found before the student
+    /// has changed.
     pub fn fit(
         &self,
         student: &mut dyn Student<T>,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
         checked("distill", self.validate())?;
-        let cache = match &self.cache {
-            None => None,
-            Some(cell) => Some(match cell.get() {
-                Some(cache) => cache,
-                None => {
-                    let cache = self.ask_all()?;
-                    cell.get_or_init(|| cache)
-                }
-            }),
-        };
-        let mut loss = |indices: &[usize], batch: &Batch<T>, logits: &Tensor<T>| {
-            let teacher = match cache {
-                Some(cache) => cache.rows(indices)?,
-                None => self.ask(&batch.input)?,
-            };
-            self.loss(batch, logits, &teacher)
-        };
-        fit(&self.settings, &mut loss, student, progress)
-    }
-
-    fn loss(&self, batch: &Batch<T>, logits: &Tensor<T>, teacher: &Tensor<T>) -> Result<Loss<T>> {
-        let (soft, mut gradient) = kl_divergence(logits, teacher, self.temperature)?;
-        let soft_share = (1.0 - self.alpha) * self.temperature * self.temperature;
-        let mut loss = soft_share * soft;
-        let factor = T::narrow(soft_share);
-        gradient.as_mut_slice().iter_mut().for_each(|g| *g *= factor);
-        if self.alpha > 0.0 {
-            let Target::Labels(labels) = &batch.target else {
-                return Err(Error::Data("no labels: distil without them by `.alpha(0.0)`"));
-            };
-            let (hard, hard_gradient) = cross_entropy(logits, labels)?;
-            loss += self.alpha * hard;
-            let factor = T::narrow(self.alpha);
-            for (g, h) in gradient.as_mut_slice().iter_mut().zip(hard_gradient.iter()) {
-                *g += factor * *h;
-            }
-        }
-        Ok((loss, gradient))
-    }
-
-    fn ask(&self, input: &Input<T>) -> Result<Tensor<T>> {
-        let logits = self.teacher.logits(input).map_err(unbox)?;
-        match *logits.shape() {
-            [n, classes] if n == input.samples() && classes > 0 => Ok(logits),
-            ref got => Err(Error::shape(
-                "teacher's logits",
-                &[input.samples(), got.last().copied().unwrap_or(0)],
-                got,
-            )),
-        }
-    }
-
-    fn ask_all(&self) -> Result<Cache<T>> {
-        let indices: Vec<usize> = (0..self.settings.train.len()).collect();
-        let mut cache = Cache { classes: 0, logits: Vec::new() };
-        for indices in indices.chunks(self.settings.batch_size) {
-            let logits = self.ask(&fetch(&self.settings, indices)?.input)?;
-            let classes = logits.len() / indices.len();
-            if cache.classes != 0 && cache.classes != classes {
-                return Err(Error::shape(
-                    "teacher's logits",
-                    &[indices.len(), cache.classes],
-                    logits.shape(),
-                ));
-            }
-            cache.classes = classes;
-            cache.logits.extend_from_slice(logits.as_slice());
-        }
-        Ok(cache)
-    }
-}
-
-/// The teacher's logits for every sample.
-struct Cache<T> {
-    classes: usize,
-    logits: Vec<T>,
-}
-
-impl<T: Float> Cache<T> {
-    fn rows(&self, indices: &[usize]) -> Result<Tensor<T>> {
-        let rows = indices.iter().flat_map(|i| &self.logits[i * self.classes..(i + 1) * self.classes]);
-        Tensor::new(&[indices.len(), self.classes], rows.copied().collect())
+        let cache = self.cache.as_ref().filter(|_| self.hints.is_empty());
+        let logits = cache.map(|cache| cache.get(self.teacher, &self.settings)).transpose()?;
+        fit(&self.settings, &mut Lesson::new(self, logits), student, progress)
     }
 }

@@ -1,8 +1,9 @@
 use super::fit::{checked, fit};
+use super::objective::Targets;
 use super::settings::setters;
 use super::{Settings, Student, TrainStep, Training};
-use crate::nn::{Batch, Dataset, Optimizer, Schedule, Target, cross_entropy, mean_squared_error};
-use crate::{BoxError, Error, Float, Invalid, Result, Tensor};
+use crate::nn::{Dataset, Optimizer, Schedule};
+use crate::{BoxError, Float, Invalid, Result};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -18,6 +19,8 @@ use std::sync::Arc;
 /// | `optimizer` | Adam | see [`Optimizer`] |
 /// | `schedule` | cosine down to 0 | see [`Schedule`] |
 /// | `seed` | 0 | any |
+/// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
+/// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
 ///
 /// ```no_run
 /// use bantam::distill::FineTuner;
@@ -70,7 +73,7 @@ impl<'a, T: Float> FineTuner<'a, T> {
     /// before the first step and after each; an error of it ends the training.
     ///
     /// # Errors
-    /// As [`Distiller::fit`](super::Distiller::fit); [`Error::Data`] when the samples have neither labels
+    /// As [`Distiller::fit`](super::Distiller::fit); [`Error::Data`](crate::Error::Data) when the samples have neither labels
     /// nor values.
     pub fn fit(
         &self,
@@ -78,11 +81,6 @@ impl<'a, T: Float> FineTuner<'a, T> {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
         checked("finetune", self.validate())?;
-        let mut loss = |_: &[usize], batch: &Batch<T>, logits: &Tensor<T>| match &batch.target {
-            Target::Labels(labels) => cross_entropy(logits, labels),
-            Target::Values(values) => mean_squared_error(logits, values),
-            Target::None => Err(Error::Data("fine-tuning needs labels or values")),
-        };
-        fit(&self.settings, &mut loss, student, progress)
+        fit(&self.settings, &mut Targets, student, progress)
     }
 }

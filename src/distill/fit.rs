@@ -1,10 +1,12 @@
 //! The training loop.
 
+use super::checkpoint::{self, Keeper, State};
+use super::objective::{Objective, Seen};
 use super::{Settings, Student};
-use crate::nn::{Batch, Input, Loss, Outputs, Target, accuracy, in_dataset, unbox};
+use crate::nn::{Batch, Input, Target, accuracy, in_dataset, unbox};
 use crate::random::Random;
-use crate::{Error, Fault, Float, Invalid, Refusal, Result, Tensor};
-use serde::Serialize;
+use crate::{Error, Float, Invalid, Result, Tensor};
+use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
 /// What a training did.
@@ -13,10 +15,13 @@ use std::cell::Cell;
 pub struct Training {
     /// One entry an epoch; the last one may be cut short by a hook.
     pub epochs: Vec<Epoch>,
+    /// The epoch, from 0, whose weights the student has in the end, where an [`EarlyStop`](super::EarlyStop) chose
+    /// one.
+    pub best: Option<usize>,
 }
 
 /// What one pass over the data did.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Epoch {
     /// Mean of the loss over the samples, each at the time when it was seen.
@@ -51,94 +56,126 @@ impl TrainStep {
     }
 }
 
-/// Loss of a batch (the samples at the given indices) and its gradient with respect to the logits.
-pub(super) type BatchLoss<'a, T> = &'a mut dyn FnMut(&[usize], &Batch<T>, &Tensor<T>) -> Result<Loss<T>>;
-
 /// Trains `student`. `progress` gets the steps done and the steps in total, and may end it with an error.
 pub(super) fn fit<T: Float>(
     settings: &Settings<'_, T>,
-    loss: BatchLoss<'_, T>,
+    objective: &mut dyn Objective<T>,
     student: &mut dyn Student<T>,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Training> {
-    let mut random = Random::new(settings.seed)?;
-    if let Some(trainable) = student.as_trainable() {
-        if !trainable.can_learn() {
-            let why = "every entry of every weight is pruned or frozen";
-            return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
-        }
-        trainable.seed(settings.seed)?;
-        settings.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
-        if settings.code_inputs && trainable.code_inputs("*") == 0 {
-            return Err(Error::Data("there are no inputs to code: no weight says that its inputs are"));
-        }
-        if settings.learn_steps && trainable.learn_step_sizes("*") == 0 {
-            return Err(Error::Data("there are no step sizes to learn: no weight is quantized"));
-        }
-        if settings.moving > 0.0 && trainable.move_codes("*") == 0 {
-            return Err(Error::Data("there are no codes to move: no weight has a codebook"));
-        }
-    } else if settings.pruning.is_some()
-        || settings.learn_steps
-        || settings.code_inputs
-        || settings.moving > 0.0
-    {
-        return Err(Error::Data("only a `Trainable` can be pruned, or learn step sizes and codes"));
-    }
-    let n = settings.train.len();
-    if n == 0 {
-        return Err(Error::Data("there is nothing to train on: it has no samples"));
-    }
-    let mut order: Vec<usize> = (0..n).collect();
+    let random = Random::new(settings.seed)?;
+    settings.begin(student)?;
+    let n = settings.samples()?;
     let per_epoch = n.div_ceil(settings.batch_size);
     let steps = per_epoch.checked_mul(settings.epochs).ok_or(Error::Data("too many steps"))?;
 
     // Whatever does not fit is found before anything has changed.
-    let first = &order[..settings.batch_size.min(n)];
-    let batch = fetch(settings, first)?;
-    let logits = student.predict(&batch.input).map_err(unbox)?;
-    loss(first, &batch, &logits).map_err(|e| in_dataset(e, first))?;
-    drop((batch, logits));
-
-    progress(0, steps)?;
-    let mut training = Training::default();
-    let (mut step, mut factor) = (0, 1.0);
-    for epoch in 0..settings.epochs {
-        random.shuffle(&mut order);
-        let mut sums = Sums::default();
-        let mut stopped = false;
-        for indices in order.chunks(settings.batch_size) {
-            let batch = fetch(settings, indices)?;
-            let outputs = student.forward(&batch.input, &[]).map_err(unbox)?;
-            let (value, gradient) =
-                loss(indices, &batch, &outputs.logits).map_err(|e| in_dataset(e, indices))?;
-            if !value.is_finite() {
-                return Err(Error::Diverged { epoch, step, loss: value });
-            }
-            sums.add(value, indices.len(), &batch.target, &outputs.logits);
-            student.backward(&Outputs { logits: gradient, taps: Vec::new() }).map_err(unbox)?;
-            if let (Some(pruner), Some(student)) = (&settings.pruning, student.as_trainable()) {
-                pruner.before_step(step, steps, student)?;
-            }
-            if settings.moving > 0.0
-                && step == (settings.moving * steps as f64) as usize
-                && let Some(student) = student.as_trainable()
-            {
-                student.hold_codes("*");
-            }
-            let rate = settings.rate * settings.schedule.factor(step, steps) * factor;
-            student.step(rate).map_err(unbox)?;
-            let done = TrainStep { epoch, step, steps, loss: value, rate, factor: Cell::new(factor) };
-            step += 1;
-            progress(step, steps)?;
-            if let Some(hook) = &settings.after_step {
-                stopped = hook(&done, &mut *student).map_err(unbox)?.is_break();
-                factor = done.factor.get();
-            }
-            if stopped {
-                break;
-            }
+    let first: Vec<usize> = (0..settings.batch_size.min(n)).collect();
+    let batch = fetch(settings, &first)?;
+    let outputs = student.outputs(&batch.input, &objective.taps()).map_err(unbox)?;
+    let seen = Seen { indices: &first, batch: &batch, outputs: &outputs };
+    objective.prepare(&seen, student).map_err(|e| in_dataset(e, &first))?;
+    if settings.stop_early.is_some() || settings.checkpoint.is_some() {
+        checkpoint::state_of(student)?;
+    }
+    let mut state = State { factor: 1.0, ..State::default() };
+    let mut keeper = None;
+    if let Some(how) = &settings.checkpoint {
+        let mut identity = checkpoint::identity(settings, student, &batch)?;
+        identity.extend(objective.identity());
+        let keeper = keeper.insert(Keeper::new(how, identity, objective.witness())?);
+        if let Some(kept) = keeper.resume(student, objective.learners(), steps)? {
+            state = kept;
         }
+    }
+    drop((batch, outputs));
+    Run { settings, objective, student, per_epoch, steps, state, keeper }.run(random, progress)
+}
+
+/// A training that goes on.
+struct Run<'r, 's, T: Float> {
+    settings: &'r Settings<'s, T>,
+    objective: &'r mut dyn Objective<T>,
+    student: &'r mut dyn Student<T>,
+    per_epoch: usize,
+    steps: usize,
+    state: State,
+    keeper: Option<Keeper<'r>>,
+}
+
+impl<T: Float> Run<'_, '_, T> {
+    fn run(
+        mut self,
+        mut random: Random,
+        progress: &mut dyn FnMut(usize, usize) -> Result<()>,
+    ) -> Result<Training> {
+        let mut order: Vec<usize> = (0..self.settings.train.len()).collect();
+        // The order of an epoch is made of that of the one before.
+        (0..self.state.step.div_ceil(self.per_epoch)).for_each(|_| random.shuffle(&mut order));
+        progress(self.state.step, self.steps)?;
+        while !self.state.done && self.state.step < self.steps {
+            let place = self.state.step % self.per_epoch;
+            if place == 0 {
+                random.shuffle(&mut order);
+            }
+            let batch = self.settings.batch_size;
+            let last = (place + 1).saturating_mul(batch).min(order.len());
+            let step = self.step(&order[place * batch..last])?;
+            progress(self.state.step, self.steps)?;
+            self.after(&step)?;
+        }
+        // No loss has seen what the last step did.
+        self.student.as_trainable().map_or(Ok(()), |trainable| trainable.check())?;
+        if let Some(best) = &self.state.best {
+            self.student.set_state(best).map_err(unbox)?;
+        }
+        let best = self.state.best.and(self.state.watch.best).map(|(epoch, _)| epoch);
+        Ok(Training { epochs: self.state.epochs, best })
+    }
+
+    fn step(&mut self, indices: &[usize]) -> Result<TrainStep> {
+        let Self { settings, objective, student, steps, state, .. } = self;
+        let (step, steps) = (state.step, *steps);
+        let epoch = step / self.per_epoch;
+        let batch = fetch(settings, indices)?;
+        let outputs = student.forward(&batch.input, &objective.taps()).map_err(unbox)?;
+        let seen = Seen { indices, batch: &batch, outputs: &outputs };
+        let (loss, gradients) = objective.loss((step, steps), &seen).map_err(|e| in_dataset(e, indices))?;
+        if !loss.is_finite() {
+            let checkpoint = self.keeper.as_ref().and_then(Keeper::last);
+            return Err(Error::Diverged { epoch, step, loss, checkpoint });
+        }
+        state.sums.add(loss, indices.len(), &batch.target, &outputs.logits);
+        student.backward(&gradients).map_err(unbox)?;
+        settings.before_step(step, steps, &mut **student)?;
+        let rate = settings.rate * settings.schedule.factor(step, steps) * state.factor;
+        student.step(rate).map_err(unbox)?;
+        objective.learners().into_iter().try_for_each(|learner| learner.step(rate))?;
+        state.step += 1;
+        Ok(TrainStep { epoch, step, steps, loss, rate, factor: Cell::new(state.factor) })
+    }
+
+    /// What follows a step: the hook, the end of an epoch, a checkpoint.
+    fn after(&mut self, step: &TrainStep) -> Result<()> {
+        if let Some(hook) = &self.settings.after_step {
+            self.state.done = hook(step, &mut *self.student).map_err(unbox)?.is_break();
+            self.state.factor = step.factor.get();
+        }
+        let ends_epoch = self.state.step.is_multiple_of(self.per_epoch);
+        if ends_epoch || self.state.done {
+            self.end_epoch()?;
+        }
+        let is_over = self.state.done || self.state.step == self.steps;
+        match &mut self.keeper {
+            Some(keeper) if is_over || keeper.is_due(self.state.step, ends_epoch) => {
+                keeper.save(&self.state, self.student, self.objective.learners())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn end_epoch(&mut self) -> Result<()> {
+        let Self { settings, student, state, .. } = self;
         let validation = match settings.validation {
             Some(data) => {
                 let forward = &mut |input: &Input<T>| student.predict(input).map_err(unbox);
@@ -146,14 +183,20 @@ pub(super) fn fit<T: Float>(
             }
             None => None,
         };
-        training.epochs.push(sums.epoch(validation));
-        if stopped {
-            break;
+        let epoch = state.epochs.len();
+        state.epochs.push(std::mem::take(&mut state.sums).epoch(validation));
+        if let (Some(rule), Some(accuracy)) = (&settings.stop_early, validation)
+            && settings.is_settled(state.step, self.steps)
+        {
+            let seen = state.watch.see(rule, epoch, accuracy);
+            if seen.is_best {
+                student.as_trainable().map_or(Ok(()), |trainable| trainable.check())?;
+                state.best = Some(checkpoint::state_of(&mut **student)?);
+            }
+            state.done |= seen.stops;
         }
+        Ok(())
     }
-    // No loss has seen what the last step did.
-    student.as_trainable().map_or(Ok(()), |trainable| trainable.check())?;
-    Ok(training)
 }
 
 /// Settings are checked wherever a training starts, in a pipeline or not.
@@ -173,8 +216,9 @@ pub(super) fn fetch<T: Float>(settings: &Settings<'_, T>, indices: &[usize]) -> 
     Err(Error::shape("batch of the dataset", &expected, batch.input.shape()))
 }
 
-#[derive(Default)]
-struct Sums {
+/// What an epoch has seen so far.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Sums {
     loss: f64,
     samples: usize,
     labelled: usize,

@@ -1,8 +1,9 @@
 //! What both kinds of training share.
 
-use super::{Student, TrainStep};
+use super::{Checkpoint, EarlyStop, Student, TrainStep};
 use crate::nn::{Dataset, Optimizer, Schedule};
-use crate::{BoxError, Float, GradualPruner, Invalid};
+use crate::{BoxError, Error, Fault, Float, GradualPruner, Invalid, Refusal, Result};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -28,6 +29,8 @@ pub(crate) struct Settings<'a, T: Float> {
     pub code_inputs: bool,
     /// Fraction of the training in which codes of codebooks move.
     pub moving: f64,
+    pub stop_early: Option<EarlyStop>,
+    pub checkpoint: Option<Checkpoint>,
     pub after_step: Option<Arc<Hook<'a, T>>>,
 }
 
@@ -46,6 +49,8 @@ impl<'a, T: Float> Settings<'a, T> {
             learn_steps: false,
             code_inputs: false,
             moving: 0.0,
+            stop_early: None,
+            checkpoint: None,
             after_step: None,
         }
     }
@@ -56,25 +61,102 @@ impl<'a, T: Float> Settings<'a, T> {
         Invalid::unless_in(f64::MIN_POSITIVE..f64::INFINITY, "rate", self.rate, "above 0")?;
         Invalid::unless_in(0.0..=1.0, "move_codes_until", self.moving, "in 0..=1")?;
         self.pruning.as_ref().map_or(Ok(()), GradualPruner::validate)?;
+        if let Some(rule) = &self.stop_early {
+            rule.validate()?;
+            if self.validation.is_none() {
+                return Err(Invalid::new("stop_early", "without data", "with data to `validate_on`"));
+            }
+        }
+        if let Some(steps) = self.checkpoint.as_ref().and_then(|c| c.every) {
+            Invalid::unless_in(1.0.., "every", steps as f64, "at least 1")?;
+        }
         self.optimizer.validate()?;
         self.schedule.validate()
     }
 
+    /// How many samples there are: at least one.
+    pub fn samples(&self) -> Result<usize> {
+        match self.train.len() {
+            0 => Err(Error::Data("there is nothing to train on: it has no samples")),
+            n => Ok(n),
+        }
+    }
+
+    /// Makes the student ready for a training, if it can be trained so.
+    pub fn begin(&self, student: &mut dyn Student<T>) -> Result<()> {
+        let Some(trainable) = student.as_trainable() else {
+            let inside = self.pruning.is_some() || self.learn_steps || self.code_inputs || self.moving > 0.0;
+            let why = "only a `Trainable` can be pruned, or learn step sizes and codes";
+            return if inside { Err(Error::Data(why)) } else { Ok(()) };
+        };
+        if !trainable.can_learn() {
+            let why = "every entry of every weight is pruned or frozen";
+            return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
+        }
+        trainable.seed(self.seed)?;
+        self.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
+        if self.code_inputs && trainable.code_inputs("*") == 0 {
+            return Err(Error::Data("there are no inputs to code: no weight says that its inputs are"));
+        }
+        if self.learn_steps && trainable.learn_step_sizes("*") == 0 {
+            return Err(Error::Data("there are no step sizes to learn: no weight is quantized"));
+        }
+        if self.moving > 0.0 && trainable.move_codes("*") == 0 {
+            return Err(Error::Data("there are no codes to move: no weight has a codebook"));
+        }
+        Ok(())
+    }
+
+    /// The step before which codes are held.
+    fn holding(&self, steps: usize) -> usize {
+        (self.moving * steps as f64) as usize
+    }
+
+    /// What is to be done before the optimizer's step, when the gradients are there.
+    pub fn before_step(&self, step: usize, steps: usize, student: &mut dyn Student<T>) -> Result<()> {
+        let Some(student) = student.as_trainable() else { return Ok(()) };
+        if let Some(pruner) = &self.pruning {
+            pruner.before_step(step, steps, student)?;
+        }
+        if self.moving > 0.0 && step == self.holding(steps) {
+            student.hold_codes("*");
+        }
+        Ok(())
+    }
+
+    /// Whether, after so many of the steps, the student has the form that it will keep.
+    pub fn is_settled(&self, done: usize, steps: usize) -> bool {
+        let pruned = self.pruning.as_ref().is_none_or(|pruner| done > pruner.last_step(steps));
+        pruned && (self.moving == 0.0 || done == steps || done > self.holding(steps))
+    }
+
+    /// What tells it from the settings of another training, by name. Where checkpoints are kept does not.
+    pub fn identity(&self) -> BTreeMap<String, String> {
+        let samples = |data: &dyn Dataset<T>| data.len();
+        let named: [(&str, &dyn fmt::Debug); 13] = [
+            ("samples", &self.train.len()),
+            ("validation", &self.validation.map(samples)),
+            ("epochs", &self.epochs),
+            ("batch_size", &self.batch_size),
+            ("rate", &self.rate),
+            ("optimizer", &self.optimizer),
+            ("schedule", &self.schedule),
+            ("seed", &self.seed),
+            ("pruning", &self.pruning),
+            ("learn_step_sizes", &self.learn_steps),
+            ("code_inputs", &self.code_inputs),
+            ("move_codes_until", &self.moving),
+            ("stop_early", &self.stop_early),
+        ];
+        named.iter().map(|(name, value)| ((*name).to_owned(), format!("{value:?}"))).collect()
+    }
+
     /// For `Debug`: data and hooks have no text.
     pub fn debug<'f, 'b>(&self, out: &mut fmt::DebugStruct<'f, 'b>) {
-        out.field("samples", &self.train.len())
-            .field("validation", &self.validation.map(|v| v.len()))
-            .field("epochs", &self.epochs)
-            .field("batch_size", &self.batch_size)
-            .field("rate", &self.rate)
-            .field("optimizer", &self.optimizer)
-            .field("schedule", &self.schedule)
-            .field("seed", &self.seed)
-            .field("pruning", &self.pruning)
-            .field("learn_step_sizes", &self.learn_steps)
-            .field("code_inputs", &self.code_inputs)
-            .field("move_codes_until", &self.moving)
-            .field("after_step", &self.after_step.is_some());
+        for (name, value) in self.identity() {
+            out.field(&name, &format_args!("{value}"));
+        }
+        out.field("checkpoint", &self.checkpoint).field("after_step", &self.after_step.is_some());
     }
 }
 
@@ -153,9 +235,22 @@ macro_rules! setters {
                 self
             }
 
+            /// Ends when the accuracy on the validation data rises no more, and goes back to the best weights:
+            /// `.stop_early(5)` after five epochs without a gain. Needs [`validate_on`](Self::validate_on).
+            pub fn stop_early(mut self, rule: impl Into<crate::distill::EarlyStop>) -> Self {
+                self.settings.stop_early = Some(rule.into());
+                self
+            }
+
+            /// Keeps a file from which the training goes on after an interruption, to the same bytes:
+            /// `.checkpoint(Checkpoint::at("run.checkpoint").resume())`.
+            pub fn checkpoint(mut self, checkpoint: impl Into<crate::distill::Checkpoint>) -> Self {
+                self.settings.checkpoint = Some(checkpoint.into());
+                self
+            }
+
             /// Runs `hook` after each step: to change the rate ([`TrainStep::scale_rate`]), to look at the
-            /// student or change it ([`Student::as_trainable`]), to keep a checkpoint, or to stop early
-            /// with [`ControlFlow::Break`].
+            /// student or change it ([`Student::as_trainable`]), or to stop early with [`ControlFlow::Break`].
             pub fn after_step(
                 mut self,
                 hook: impl Fn(&TrainStep, &mut dyn Student<T>) -> Result<ControlFlow<()>, BoxError>

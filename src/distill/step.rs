@@ -66,7 +66,10 @@ impl<T: Float> Step for Distiller<'_, T> {
     }
 
     fn plan(&self, outline: &mut Outline) -> Result<(), (String, Refusal)> {
-        let Some(student) = self.new_student() else { return plan(self.settings(), outline) };
+        let Some(student) = self.new_student() else {
+            self.plan_hints(outline)?;
+            return plan(self.settings(), outline);
+        };
         // The weights of another network take the place of those that were worked on.
         for weight in outline.weights() {
             let form = weight.form;
@@ -77,6 +80,7 @@ impl<T: Float> Step for Distiller<'_, T> {
             }
         }
         outline.replace(Outline::of(student));
+        self.plan_hints(outline)?;
         plan(self.settings(), outline)
     }
 }

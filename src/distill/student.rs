@@ -74,6 +74,36 @@ pub trait Student<T: Float = f32>: Send {
         Ok(self.forward(input, &[])?.logits)
     }
 
+    /// The same with outputs of the layers named by `taps`: before a training, to see that hints fit.
+    ///
+    /// # Errors
+    /// Whatever can go wrong, a layer that does not exist among it; it ends the training.
+    fn outputs(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>, BoxError> {
+        match taps.is_empty() {
+            true => Ok(Outputs { logits: self.predict(input)?, taps: Vec::new() }),
+            false => self.forward(input, taps),
+        }
+    }
+
+    /// All that training has changed (weights, what the optimizer remembers, random numbers), as bytes: for
+    /// [checkpoints](super::Checkpoint), and for going back to the best weights. `None` for a student that cannot be
+    /// kept, which has neither.
+    ///
+    /// # Errors
+    /// Whatever can go wrong; it ends the training.
+    fn state(&mut self) -> Result<Option<Vec<u8>>, BoxError> {
+        Ok(None)
+    }
+
+    /// Becomes what it was when [`state`](Self::state) gave these bytes. They may be those of another run of the
+    /// program, of a student made in the same way.
+    ///
+    /// # Errors
+    /// Whatever can go wrong; it ends the training.
+    fn set_state(&mut self, _state: &[u8]) -> Result<(), BoxError> {
+        Err("this student cannot be kept".into())
+    }
+
     /// The student as bantam's own network, if it is one: for hooks that look inside.
     fn as_trainable(&mut self) -> Option<&mut Trainable<T>> {
         None
@@ -95,6 +125,18 @@ impl<T: Float> Student<T> for Trainable<T> {
 
     fn predict(&mut self, input: &Input<T>) -> Result<Tensor<T>, BoxError> {
         Ok(Self::predict(self, input)?)
+    }
+
+    fn outputs(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>, BoxError> {
+        Ok(Self::outputs(self, input, taps)?)
+    }
+
+    fn state(&mut self) -> Result<Option<Vec<u8>>, BoxError> {
+        Ok(Some(Self::state(self)?))
+    }
+
+    fn set_state(&mut self, state: &[u8]) -> Result<(), BoxError> {
+        Ok(Self::set_state(self, state)?)
     }
 
     fn as_trainable(&mut self) -> Option<&mut Trainable<T>> {

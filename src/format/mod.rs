@@ -8,10 +8,12 @@ mod file;
 mod huffman;
 mod open;
 mod safetensors;
+mod store;
 
 pub(crate) use file::AtomicFile;
 pub use huffman::HuffmanSize;
 pub(crate) use open::{Stream, header_bound};
+pub(crate) use store::{Array, Container, Hash, Store, bad};
 
 use crate::error::FormatKind;
 use crate::weight::{Bytes, OpenFile};

@@ -7,6 +7,7 @@ use super::optimizer::{Optimizer, State};
 use super::plan::Work;
 use super::trainable::Trainable;
 use super::training::Run;
+use crate::format::Store;
 use crate::weight::{Activations, Grid, input_steps, range};
 use crate::{Error, Fault, Float, Result};
 use wildmatch::WildMatch;
@@ -24,8 +25,30 @@ pub(super) struct CodedInputs<T> {
 }
 
 impl<T: Float> CodedInputs<T> {
-    fn new(how: Activations) -> Self {
+    pub fn new(how: Activations) -> Self {
         Self { how, scale: None, gradient: 0.0, summed: 0 }
+    }
+
+    /// Writes or reads a fixed range and what the optimizer remembers of its scale, where that is learned.
+    pub fn visit(&mut self, store: &mut Store) -> Result<()> {
+        let mut learns = self.scale.is_some();
+        store.flags("learns", [&mut learns])?;
+        if !learns {
+            return Ok(());
+        }
+        let Activations::Int8Static { low, high } = &mut self.how else {
+            return Err(store.fault("learns", "the inputs have no fixed range"));
+        };
+        let (scale, state) = self.scale.get_or_insert_with(|| (T::one(), State::default()));
+        let (mut ends, mut scales) = (vec![*low, *high], vec![*scale]);
+        store.numbers("range", &mut ends, &[2])?;
+        store.numbers("scale", &mut scales, &[1])?;
+        state.visit(store, 1)?;
+        (*low, *high, *scale) = (ends[0], ends[1], scales[0]);
+        if !self.how.is_sane() {
+            return Err(store.fault("range", "it is not a range of numbers"));
+        }
+        Ok(())
     }
 
     /// The grid of a fixed range.

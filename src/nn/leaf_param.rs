@@ -252,9 +252,17 @@ impl<T: Float> LeafParam<T> {
         self.refresh();
     }
 
-    /// Brings `dense` up to date.
+    /// Brings `dense` up to date with numbers that have changed.
     pub(super) fn refresh(&mut self) {
         self.touched = true;
+        if let Some(Trained::Moving(moving)) = &mut self.codes {
+            moving.follow(&self.latent);
+        }
+        self.spread();
+    }
+
+    /// Puts into `dense` what the latent numbers stand for.
+    pub(super) fn spread(&mut self) {
         let Self { positions, latent, dense, codes, steps, .. } = self;
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
         let runs = match codes {
@@ -262,9 +270,7 @@ impl<T: Float> LeafParam<T> {
             Some(Trained::Table(codes)) => {
                 return codes.iter().enumerate().for_each(|(j, c)| dense[place(j)] = latent[usize::from(*c)]);
             }
-            Some(Trained::Moving(moving)) => {
-                moving.follow(latent);
-                let Moving { codes, table, .. } = moving;
+            Some(Trained::Moving(Moving { codes, table, .. })) => {
                 for ((j, code), x) in codes.iter().enumerate().zip(latent.iter()) {
                     // NaN has no nearest value, and must not pass for a number.
                     dense[place(j)] = if x.is_nan() { *x } else { table[usize::from(*code)] };

@@ -1,6 +1,7 @@
 //! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), training one in
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
+mod attention;
 mod augment;
 mod channels;
 mod check;
@@ -20,6 +21,7 @@ mod optimizer;
 mod param;
 mod plan;
 mod schedule;
+mod state;
 mod step_size;
 mod support;
 #[cfg(test)]
@@ -29,6 +31,7 @@ mod trainable;
 mod trainable_tests;
 mod training;
 
+pub use attention::attention_transfer;
 pub use augment::Augmented;
 pub(crate) use channels::{Axis, ChannelGroup, Channels, Reader, Spread, activated};
 pub(crate) use data::unbox;

@@ -9,7 +9,8 @@
 use super::leaf_param::{LeafParam, Trained};
 use super::optimizer::State;
 use super::trainable::Trainable;
-use crate::Float;
+use crate::format::Store;
+use crate::{Float, Result};
 use wildmatch::WildMatch;
 
 /// Steps between one iteration of k-means and the next.
@@ -25,6 +26,20 @@ pub(super) struct Moving<T> {
 }
 
 impl<T: Float> Moving<T> {
+    /// Codes that are about to move.
+    pub fn new(table: Vec<T>, codes: Vec<u8>) -> Self {
+        Self { table, codes, steps: 0 }
+    }
+
+    /// Writes or reads the table and how far it is; whoever calls looks after the codes.
+    pub fn visit(&mut self, store: &mut Store) -> Result<()> {
+        let (values, mut steps) = (self.table.len(), self.steps as u64);
+        store.numbers("table", &mut self.table, &[values])?;
+        store.counts("moved", [&mut steps])?;
+        self.steps = steps as usize;
+        Ok(())
+    }
+
     /// Brings codes, and at times the table, up to date with the latent numbers.
     pub fn follow(&mut self, latent: &[T]) {
         self.assign(latent);
@@ -66,7 +81,7 @@ impl<T: Float> LeafParam<T> {
         let codes = std::mem::take(codes);
         self.latent = codes.iter().map(|code| table[usize::from(*code)]).collect();
         table.sort_by(|a, b| a.widen().total_cmp(&b.widen()));
-        let mut moving = Moving { table, codes, steps: 0 };
+        let mut moving = Moving::new(table, codes);
         moving.assign(&self.latent);
         self.codes = Some(Trained::Moving(moving));
         self.state = State::default();

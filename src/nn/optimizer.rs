@@ -1,7 +1,8 @@
 //! Optimizers: how a gradient changes the trained numbers. Formulas and defaults are PyTorch's.
 
+use crate::format::Store;
 use crate::kernels::cpu::fast;
-use crate::{Float, Invalid, parallel};
+use crate::{Float, Invalid, Result, parallel};
 use serde::{Deserialize, Serialize};
 
 /// An optimizer and its settings. The rate is not one of them: it belongs to the training, which changes it
@@ -248,6 +249,13 @@ impl<T: Float> State<T> {
         };
         self.first.resize(if first { len } else { 0 }, T::zero());
         self.second.resize(if second { len } else { 0 }, T::zero());
+    }
+
+    /// Writes or reads what is remembered of `len` numbers.
+    pub fn visit(&mut self, store: &mut Store, len: usize) -> Result<()> {
+        store.counts("steps", [&mut self.steps])?;
+        store.numbers("first", &mut self.first, &[0, len])?;
+        store.numbers("second", &mut self.second, &[0, len])
     }
 
     /// The running means of squared gradients, of an optimizer that has them.

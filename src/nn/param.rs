@@ -4,6 +4,7 @@ use super::coded_inputs::CodedInputs;
 use super::leaf_param::LeafParam;
 use super::op::Role;
 use super::plan::Slot;
+use crate::format::Hash;
 use crate::kernels::memory::with_room;
 use crate::model::{Kind, WeightInfo};
 use crate::weight::{Activations, Node};
@@ -45,10 +46,11 @@ impl<T: Float> Param<T> {
         let fixed = !is_matrix && !matches!(weight.node(), Node::Leaf(_));
         let tree = if fixed {
             let values = weight.dense_values().map_err(fail)?;
-            Tree::new(&Tensor::new(weight.shape(), values)?.into(), false).map_err(fail)?
+            Tree::new(&Tensor::new(weight.shape(), values)?.into(), false)
         } else {
-            Tree::new(weight, slot.role == Role::Linear).map_err(fail)?
-        };
+            Tree::new(weight, slot.role == Role::Linear)
+        }
+        .map_err(fail)?;
         let mut param = Self {
             name: slot.name.clone(),
             role: slot.role,
@@ -62,6 +64,29 @@ impl<T: Float> Param<T> {
             param.for_each_leaf(&mut |_, leaf| leaf.frozen = true);
         }
         Ok(param)
+    }
+
+    /// The numbers that it was made of again. What is frozen may be something else then.
+    pub(super) fn reset(&mut self) -> Result<()> {
+        if !self.fixed {
+            self.tree = Tree::new(&self.origin, self.role == Role::Linear)
+                .map_err(|fault| Error::weight(&self.name, fault))?;
+        }
+        Ok(())
+    }
+
+    /// Shape and form of what it was made of, in short.
+    pub(super) fn description(&self) -> String {
+        let bits: Vec<u8> = self.origin.leaves().iter().filter_map(|leaf| leaf.code_bits()).collect();
+        let (shape, form) = (self.origin.shape(), self.origin.form());
+        format!("{shape:?} {form}, bits {bits:?}, inputs {:?}", self.origin.activations())
+    }
+
+    /// The same with a hash of the numbers.
+    pub(super) fn identity(&self) -> Result<String> {
+        let mut hash = Hash::new();
+        hash.numbers(&self.origin.dense_values().map_err(|fault| Error::weight(&self.name, fault))?);
+        Ok(format!("{}, {}", self.description(), hash.text()))
     }
 
     /// Whether it holds running statistics, which the optimizer leaves alone.

@@ -102,11 +102,7 @@ impl Plan {
                 used.push(slot);
             }
             from.iter().for_each(|f| last_use[*f] = i);
-            let label = match op.weights().first() {
-                Some((name, _)) => prefix(name).to_owned(),
-                None => format!("node {} ({})", i + 1, op.name()),
-            };
-            layers.push(Layer { op: op.clone(), from: from.into_owned(), slots: used, label });
+            layers.push(Layer { op: op.clone(), from: from.into_owned(), slots: used, label: label(i, op) });
         }
         last_use[layers.len()] = layers.len();
         Ok(Self { layers, slots, last_use })
@@ -115,11 +111,33 @@ impl Plan {
     /// The output that a tap means: the name of a layer, or the index of an output as
     /// [`Graph::last`] gives it.
     pub fn tap(&self, name: &str) -> Result<usize> {
-        let index = match self.layers.iter().position(|l| l.label == name) {
-            Some(layer) => Some(layer + 1),
-            None => name.parse().ok().filter(|i| *i <= self.layers.len()),
-        };
-        index.ok_or_else(|| Error::Other(format!("the network has no layer `{name}`").into()))
+        output(self.layers.iter().map(|layer| layer.label.as_str()), name)
+            .ok_or_else(|| Error::Other(format!("the network has no layer `{name}`").into()))
+    }
+}
+
+/// The output of the layer called `name` among these, or with that index.
+fn output<L: AsRef<str>>(labels: impl ExactSizeIterator<Item = L> + Clone, name: &str) -> Option<usize> {
+    let layers = labels.len();
+    match labels.enumerate().find(|(_, label)| label.as_ref() == name) {
+        Some((layer, _)) => Some(layer + 1),
+        None => name.parse().ok().filter(|i| *i <= layers),
+    }
+}
+
+/// What to call the layer of a node.
+fn label(node: usize, op: &Op) -> String {
+    match op.weights().first() {
+        Some((name, _)) => prefix(name).to_owned(),
+        None => format!("node {} ({})", node + 1, op.name()),
+    }
+}
+
+impl Graph {
+    /// Whether there is a layer that a tap may mean.
+    pub(crate) fn has_layer(&self, tap: &str) -> bool {
+        let labels: Vec<String> = self.ops().enumerate().map(|(i, (op, _))| label(i, op)).collect();
+        output(labels.iter(), tap).is_some()
     }
 }
 

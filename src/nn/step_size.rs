@@ -15,9 +15,10 @@
 use super::leaf_param::{LeafParam, Run, Trained};
 use super::optimizer::{Optimizer, State};
 use super::trainable::Trainable;
+use crate::format::Store;
 use crate::tensor::round_to;
 use crate::weight::{Affine, Values};
-use crate::{Fault, Float};
+use crate::{Fault, Float, Result};
 use wildmatch::WildMatch;
 
 /// Scales of a leaf while they are trained.
@@ -38,6 +39,29 @@ impl<T: Float> LeafParam<T> {
         let scales = runs.iter().map(|run| run.grid.scale).collect();
         self.steps.get_or_insert_with(|| LearnedSteps { scales, state: State::default() });
         true
+    }
+
+    /// Writes or reads the scales and what the optimizer remembers of them, where they are trained.
+    pub(super) fn visit_steps(&mut self, store: &mut Store) -> Result<()> {
+        let mut learns = self.steps.is_some();
+        store.flags("learns", [&mut learns])?;
+        let Some(Trained::Grids(runs)) = &mut self.codes else { return Ok(()) };
+        if !learns {
+            return Ok(());
+        }
+        let steps =
+            self.steps.get_or_insert_with(|| LearnedSteps { scales: vec![], state: State::default() });
+        store.numbers("scales", &mut steps.scales, &[runs.len()])?;
+        steps.state.visit(store, runs.len())?;
+        if store.is_reading() {
+            for (run, scale) in runs.iter_mut().zip(&steps.scales) {
+                run.grid = run.grid.with_scale(round_to(self.scale_dtype, *scale));
+                if !run.grid.is_sound() || !crate::weight::Grid::is_far_from_overflow(run.grid.scale) {
+                    return Err(store.fault("scales", "one is not a positive number"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// One step of the scales. Takes the gradient from the latent numbers that lie beyond the ends.

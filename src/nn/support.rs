@@ -63,7 +63,7 @@ impl<T: Float> LeafParam<T> {
     }
 
     /// Trains the entries at these places from now on; a gradient that there is stays.
-    fn place(&mut self, positions: Vec<usize>) {
+    pub(super) fn place(&mut self, positions: Vec<usize>) {
         let sparse = match (&self.codes, self.may_be_sparse) {
             (None, true) => Kept::new(self.form.rows(), self.form.cols(), &positions),
             _ => None,
@@ -129,9 +129,17 @@ impl<T: Float> LeafParam<T> {
         if self.sparse.is_some() {
             self.gradient = old.iter().map(|i| i.map_or(T::zero(), |i| self.gradient[i])).collect();
         }
-        self.form = self.of_latent(Arc::new(Mask::from_positions(merged.iter().copied(), self.dense.len())));
         self.place(merged);
+        self.hold_support();
         Ok(())
+    }
+
+    /// Makes the leaf that numbers are put into one with the support of now; that of a coded leaf has it already.
+    pub(super) fn hold_support(&mut self) {
+        if let (Some(positions), None) = (&self.positions, &self.codes) {
+            let mask = Mask::from_positions(positions.iter().copied(), self.dense.len());
+            self.form = self.of_latent(Arc::new(mask));
+        }
     }
 
     /// Rows and columns of its matrix.

@@ -51,7 +51,7 @@ use wildmatch::WildMatch;
 pub struct Trainable<T: Float = f32> {
     pub(super) plan: Arc<Plan>,
     pub(super) params: Vec<Param<T>>,
-    optimizer: Optimizer,
+    pub(super) optimizer: Optimizer,
     pub(super) random: Random,
     /// Shape, work, values and leftovers of each output; 0 is the input.
     shapes: Vec<Vec<usize>>,
@@ -66,6 +66,8 @@ pub struct Trainable<T: Float = f32> {
     large: bool,
     scratch: Scratch<T>,
     taps: Vec<usize>,
+    /// Whether somebody asks for the gradient of the input.
+    input_gradient: bool,
     /// Whether the last forward pass was one for training, so that there is a way back.
     ready: bool,
 }
@@ -103,6 +105,7 @@ impl<T: Float> Trainable<T> {
             large: false,
             scratch: Scratch::default(),
             taps: Vec::new(),
+            input_gradient: false,
             ready: false,
             plan,
         })
@@ -266,6 +269,16 @@ impl<T: Float> Trainable<T> {
         self.output(self.plan.layers.len())
     }
 
+    /// As [`predict`](Self::predict), with the outputs of layers in between. `taps` as in [`Network::outputs`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn outputs(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>> {
+        let taps: Vec<usize> = taps.iter().map(|tap| self.plan.tap(tap)).collect::<Result<_>>()?;
+        let logits = self.predict(input)?;
+        Ok(Outputs { logits, taps: taps.into_iter().map(|tap| self.output(tap)).collect::<Result<_>>()? })
+    }
+
     fn output(&self, index: usize) -> Result<Tensor<T>> {
         Tensor::new(&self.shapes[index], self.values[index].clone())
     }
@@ -330,6 +343,16 @@ impl<T: Float> Trainable<T> {
         Ok(())
     }
 
+    /// Makes the gradient of the input on the way back, too, for [`values_at`](Self::values_at).
+    pub(crate) fn keep_input_gradient(&mut self) {
+        self.input_gradient = true;
+    }
+
+    /// As if no forward pass had been made.
+    pub(super) fn forget_pass(&mut self) {
+        self.ready = false;
+    }
+
     /// Adds the gradient of a loss, given with respect to what the last [`forward`](Self::forward) returned,
     /// to the gradients of all leaves. `taps` may be empty, and so may any one of them where the loss does
     /// not depend on it.
@@ -389,7 +412,7 @@ impl<T: Float> Trainable<T> {
     /// For each output, whether the gradient of a trained number depends on its gradient.
     fn find_needed(&mut self) {
         self.needed.clear();
-        self.needed.push(false);
+        self.needed.push(self.input_gradient);
         for layer in &self.plan.layers {
             let needed = layer.from.iter().any(|f| self.needed[*f])
                 || layer.slots.iter().any(|s| self.params[*s].is_trained());

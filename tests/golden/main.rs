@@ -5,6 +5,8 @@
 #[cfg(feature = "files")]
 mod archive;
 mod codebook;
+#[cfg(feature = "train")]
+mod distil;
 mod integer;
 mod layers;
 #[cfg(feature = "faer")]

@@ -7,7 +7,7 @@ use super::{Amount, MagnitudePruner, unstructured};
 use crate::compressor::Step;
 use crate::model::Outline;
 use crate::nn::{LeafParam, Optimizer, Trainable};
-use crate::{Error, Float, Invalid, Refusal, Result};
+use crate::{Error, Fault, Float, Invalid, Refusal, Result};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
@@ -44,7 +44,7 @@ use std::ops::Range;
 ///
 /// # Errors
 /// A pruner by threshold, pattern or channels is refused: they have no sparsity to rise to. So is a student that
-/// is not a [`Trainable`].
+/// is not a [`Trainable`], and one that is pruned further already ([`Refusal::GoesDown`]): a schedule does not go down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GradualPruner {
@@ -205,13 +205,27 @@ impl GradualPruner {
     }
 
     /// Whether this student can be pruned so.
-    pub(crate) fn check<T: Float>(&self, student: &Trainable<T>) -> Result<()> {
-        match (self.saliency, student.optimizer()) {
-            (Saliency::Fisher, Optimizer::Sgd(_)) => {
-                Err(Error::Data("pruning by squared gradients needs an optimizer that keeps them: Adam"))
-            }
-            _ => Ok(()),
+    pub(crate) fn check<T: Float>(&self, student: &mut Trainable<T>) -> Result<()> {
+        if let (Saliency::Fisher, Optimizer::Sgd(_)) = (self.saliency, student.optimizer()) {
+            return Err(Error::Data("pruning by squared gradients needs an optimizer that keeps them: Adam"));
         }
+        let to = self.sparsity();
+        let rises = |name: &str, entries: usize, kept: usize| {
+            if kept >= entries - unstructured::target(to, entries) {
+                return Ok(());
+            }
+            let from = (entries - kept) as f64 / entries as f64;
+            Err(Error::weight(name, Fault::Refused(Refusal::GoesDown { from, to })))
+        };
+        let (mut entries, mut kept) = (0, 0);
+        for (name, leaf) in self.leaves(student) {
+            entries += leaf.dense.len();
+            kept += leaf.kept();
+            if !self.to.global {
+                rises(&name, leaf.dense.len(), leaf.kept())?;
+            }
+        }
+        if self.to.global { rises("*", entries, kept) } else { Ok(()) }
     }
 
     /// What a training with it does to the forms of the weights.
@@ -222,12 +236,16 @@ impl GradualPruner {
         })
     }
 
+    /// The last step, of so many, at which anything is pruned.
+    pub(crate) fn last_step(&self, steps: usize) -> usize {
+        ((self.between.end * steps as f64) as usize).min(steps.saturating_sub(1))
+    }
+
     /// Progress within the window, where something is to be done at `step` (from 0) of `steps`.
     fn due(&self, step: usize, steps: usize) -> Option<f64> {
-        let at = |fraction: f64| (fraction * steps as f64) as usize;
         // The last step that changes anything is one of the training.
-        let begin = at(self.between.start).min(steps.saturating_sub(1));
-        let end = at(self.between.end).min(steps.saturating_sub(1));
+        let begin = ((self.between.start * steps as f64) as usize).min(steps.saturating_sub(1));
+        let end = self.last_step(steps);
         let due = step == end || (step >= begin && step < end && (step - begin).is_multiple_of(self.every));
         due.then(|| if end > begin { (step - begin) as f64 / (end - begin) as f64 } else { 1.0 })
     }

@@ -3,8 +3,8 @@ use crate::distill::{FineTuner, Student};
 use crate::nn::{Examples, Graph, Input, Optimizer, Outputs, Trainable};
 use crate::random::Random;
 use crate::{
-    AffineQuantizer, BoxError, CodebookQuantizer, Error, Kind, MagnitudePruner, Model, Pipeline, Result,
-    Tensor, Weight,
+    AffineQuantizer, BoxError, CodebookQuantizer, Error, Fault, Kind, MagnitudePruner, Model, Pipeline,
+    Refusal, Result, Tensor, Weight,
 };
 use proptest::prelude::*;
 use std::ops::ControlFlow;
@@ -116,7 +116,7 @@ fn a_pipeline_prunes_trains_saves_and_opens() {
     let again = FineTuner::new(&data)
         .batch_size(8)
         .epochs(2)
-        .prune(GradualPruner::new(MagnitudePruner::sparsity(0.5).only("*.weight")).regrow(0.5));
+        .prune(GradualPruner::new(MagnitudePruner::sparsity(0.98).only("*.weight")).regrow(0.5));
     let same = Pipeline::new().finetune(again).run(&small).unwrap().model;
     for (name, weight) in small.weights() {
         let (before, after) = (weight.to_dense().unwrap(), same.weight(name).unwrap().to_dense().unwrap());
@@ -330,4 +330,23 @@ proptest! {
         flat.iter().rev().take(count).for_each(|(_, i)| wanted[*i] = true);
         prop_assert_eq!(largest(&scores, count).concat(), wanted);
     }
+}
+
+#[test]
+fn a_schedule_does_not_go_down() {
+    let data = data(32);
+    let to = |sparsity: f64| MagnitudePruner::sparsity(sparsity).only("*.weight");
+    let pruned = Pipeline::new().prune(to(0.8)).run(model()).unwrap().model;
+    let fit = |to| FineTuner::new(&data).prune(GradualPruner::new(to)).fit(&mut student(&pruned), &mut quiet);
+    for (to, name) in [(to(0.5), "a.weight"), (to(0.5).global(), "*")] {
+        let error = fit(to).unwrap_err();
+        let Error::Weight { weight, fault: Fault::Refused(Refusal::GoesDown { from, to }) } = &error else {
+            panic!("{error}")
+        };
+        assert_eq!((weight.as_str(), *from, *to), (name, 0.8, 0.5));
+    }
+    // As far as it is already is no way down.
+    fit(to(0.8)).unwrap();
+    fit(to(0.8).global()).unwrap();
+    fit(to(0.9)).unwrap();
 }
