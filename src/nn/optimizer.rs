@@ -1,6 +1,6 @@
 //! Optimizers: how a gradient changes the trained numbers. Formulas and defaults are PyTorch's.
 
-use crate::kernels::cpu::fast;
+use crate::kernels::cpu::widest;
 use crate::{Float, Invalid, parallel};
 use serde::{Deserialize, Serialize};
 
@@ -293,7 +293,7 @@ fn each<T: Float>(
     f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send + Copy,
 ) {
     if weights.len() <= CHUNK {
-        return fast(
+        return widest(
             #[inline(always)]
             || piece(weights, gradient, first, second, f),
         );
