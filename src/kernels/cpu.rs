@@ -18,6 +18,19 @@ pub fn fast<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// As [`fast`], and compiled for AVX-512 as well: for kernels that gain more by it than another copy of their
+/// code costs.
+#[inline(always)]
+pub fn widest<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    if Avx512::new().is_some() {
+        // SAFETY: an `Avx512` exists, so the CPU has the instructions.
+        #[allow(unsafe_code)]
+        return unsafe { avx512(f) };
+    }
+    fast(f)
+}
+
 /// Whether a product and a sum are one instruction in what [`fast`] runs: rounded once, and slow where they
 /// are not.
 #[inline(always)]
@@ -50,6 +63,13 @@ pub fn has_avx2() -> bool {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,popcnt,lzcnt")]
 fn avx2<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,popcnt,lzcnt")]
+fn avx512<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 

@@ -11,6 +11,7 @@ pub mod products;
 pub mod prune;
 pub mod quantize;
 pub mod sparse;
+pub mod transpose;
 
 use products::{Grid, Packed, Panels, Sorted, Source};
 

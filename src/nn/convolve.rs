@@ -1,47 +1,71 @@
 //! Convolution from the compressed kernel.
 
+use super::layers::direct::Direct;
 use super::layers::{conv, linear};
 use crate::weight::zeros;
 use crate::{Fault, Float, Weight};
+use std::borrow::Cow;
 
-/// Convolution from the compressed kernel, a few samples at a time.
+/// `y [n, out, windows]` from the compressed kernel, bias added where there is one.
 ///
 /// Groups run on floats from a decoded kernel, whatever its [`activations`](Weight::activations) say: a
 /// group is a band of rows, and codes cannot be cut at any row.
 pub(super) fn convolve<T: Float>(
     weight: &Weight<T>,
     geometry: &conv::Geometry,
-    n: usize,
-    out: usize,
+    [n, out]: [usize; 2],
     x: &[T],
+    bias: &[T],
     y: &mut [T],
 ) -> Result<(), Fault> {
-    let (cols, m, grouped) = (geometry.cols(), out / geometry.groups, geometry.groups > 1);
-    if !grouped {
-        let (windows, size) = (geometry.windows(), geometry.sample());
-        let last = conv::channels_last(geometry, x)?;
-        let made = conv::Windows(geometry);
-        if let Some(product) = weight.product_of(&last, (size, windows), n * windows, &made)? {
-            conv::to_maps(&product, windows, m, out, 0, y);
+    let grouped = geometry.groups > 1;
+    let dense = if grouped { Some(Cow::Owned(weight.dense_values()?)) } else { weight.dense_entries()? };
+    match (dense, Direct::new(geometry, out)) {
+        (Some(w), Some(direct)) => {
+            direct.forward(x, &w, bias, y);
             return Ok(());
         }
-    }
-    let most = conv::parts(geometry, n, out).next().map_or(0, |part| part.windows);
-    let mut rows = zeros::<T>(most, cols)?;
-    let dense = if grouped { weight.dense_values()? } else { Vec::new() };
-    let mut product = if grouped { zeros(most, m)? } else { Vec::new() };
-    for part in conv::parts(geometry, n, out) {
-        let rows = &mut rows[..part.windows * cols];
-        conv::im2col(geometry, part.group, &x[part.x], rows);
-        if grouped {
-            let w = &dense[part.rows.start * cols..part.rows.end * cols];
-            let product = &mut product[..part.windows * m];
-            linear::forward([part.windows, cols, m], rows, w, T::zero(), product);
-        } else {
-            product = weight.product_with(rows, part.windows, geometry.windows())?;
+        (Some(w), None) if grouped => unrolled(geometry, [n, out], x, y, &mut |rows, part| {
+            let (cols, m) = (geometry.cols(), part.rows.len());
+            let mut product = zeros(part.windows, m)?;
+            let w = &w[part.rows.start * cols..part.rows.end * cols];
+            linear::forward([part.windows, cols, m], rows, w, T::zero(), &mut product);
+            Ok(product)
+        })?,
+        _ => {
+            let (windows, size) = (geometry.windows(), geometry.sample());
+            let last = conv::channels_last(geometry, x)?;
+            let made = conv::Windows(geometry);
+            match weight.product_of(&last, (size, windows), n * windows, &made)? {
+                Some(product) => conv::to_maps(&product, windows, out, out, 0, y),
+                None => unrolled(geometry, [n, out], x, y, &mut |rows, part| {
+                    weight.product_with(rows, part.windows, windows)
+                })?,
+            }
         }
-        let product = &product[..part.windows * m];
-        conv::to_maps(product, geometry.windows(), m, out, part.rows.start, &mut y[part.y]);
+    }
+    if !bias.is_empty() {
+        conv::add_bias(bias, geometry.windows(), y);
+    }
+    Ok(())
+}
+
+/// The same from unrolled windows, a few samples at a time, by `product(rows, part)`.
+fn unrolled<T: Float>(
+    geometry: &conv::Geometry,
+    [n, out]: [usize; 2],
+    x: &[T],
+    y: &mut [T],
+    product: &mut dyn FnMut(&[T], &conv::Part) -> Result<Vec<T>, Fault>,
+) -> Result<(), Fault> {
+    let most = conv::parts(geometry, n, out).next().map_or(0, |part| part.windows);
+    let mut rows = zeros::<T>(most, geometry.cols())?;
+    for part in conv::parts(geometry, n, out) {
+        let rows = &mut rows[..part.windows * geometry.cols()];
+        conv::im2col(geometry, part.group, &x[part.x.clone()], rows);
+        let product = product(rows, &part)?;
+        let (m, first) = (part.rows.len(), part.rows.start);
+        conv::to_maps(&product, geometry.windows(), m, out, first, &mut y[part.y]);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Optimizers: how a gradient changes the trained numbers. Formulas and defaults are PyTorch's.
 
 use crate::format::Store;
-use crate::kernels::cpu::fast;
+use crate::kernels::cpu::widest;
 use crate::{Float, Invalid, Result, parallel};
 use serde::{Deserialize, Serialize};
 
@@ -301,7 +301,7 @@ fn each<T: Float>(
     f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send + Copy,
 ) {
     if weights.len() <= CHUNK {
-        return fast(
+        return widest(
             #[inline(always)]
             || piece(weights, gradient, first, second, f),
         );

@@ -27,7 +27,7 @@ pub(super) struct Saved<T> {
     pub(super) before: Vec<T>,
 }
 
-/// Room that convolutions share; a sample's border is made in that of the windows.
+/// Room that convolutions share.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch<T> {
     windows: Vec<T>,
@@ -84,10 +84,9 @@ impl<T: Float> Run<'_, T> {
             }
             Work::Conv { n, out, geometry } => {
                 if let Some(direct) = self.direct(&geometry, out) {
-                    let room = room(&mut self.scratch.windows, direct.room(n), &self.layer.label)?;
                     let bias = self.layer.slots.get(1).map_or(&[][..], |s| self.params[*s].vector());
                     let kernel = self.params[self.layer.slots[0]].matrix().unwrap_or_default();
-                    direct.forward(&direct.frame(x, room), kernel, bias, y);
+                    direct.forward(x, kernel, bias, y);
                     return Ok(());
                 }
                 self.convolve(&geometry, n, out, x, y)?;
@@ -127,7 +126,7 @@ impl<T: Float> Run<'_, T> {
 
     /// How to convolve without unrolled windows, where that can be done with the form that the kernel has.
     fn direct(&self, geometry: &conv::Geometry, out: usize) -> Option<Direct> {
-        self.params[self.layer.slots[0]].matrix().and_then(|_| Direct::new(geometry, out))
+        self.params[self.layer.slots[0]].matrix().and_then(|_| Direct::both_ways(geometry, out))
     }
 
     /// Statistics for a batch norm. In training, those of the batch, which the running ones move towards.
@@ -202,10 +201,9 @@ impl<T: Float> Run<'_, T> {
             let Some(direct) = self.direct(&geometry, out) else {
                 return self.convolve_back(&geometry, n, out, x, dy, dx);
             };
-            let room = room(&mut self.scratch.windows, direct.room(n), &self.layer.label)?;
             let kernel = &mut self.params[self.layer.slots[0]];
             if let Some((beta, gradient)) = kernel.matrix_gradient() {
-                direct.backward_weight(&direct.frame(x, room), dy, beta, gradient);
+                direct.backward_weight(x, dy, beta, gradient);
             }
             if let Some(dx) = dx {
                 direct.backward_input(kernel.matrix().unwrap_or_default(), dy, fresh, dx);

@@ -14,6 +14,7 @@ use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
 use crate::kernels::products::{Decode, Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
 use crate::kernels::sparse::{self, Beside, Bits, Spaced, WORD};
+use crate::kernels::transpose::transpose;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -27,8 +28,10 @@ pub(super) const SMALL: usize = 1 << 20;
 const DENSE_SHARE: usize = 3;
 /// A row is gone through entry by entry where more than a `MANY_SHARE`th is kept, bit by bit otherwise.
 const MANY_SHARE: usize = 5;
-/// Columns that are transposed at a time: numbers of a cache line.
-const LINE: usize = 16;
+/// Rows of both sides from which on a product is worth bringing one into panels.
+const MANY: usize = 32;
+/// Columns that are transposed at a time: numbers of a cache line, and some more.
+const LINE: usize = 64;
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
 const NEAR: usize = 1 << 18;
 
@@ -90,6 +93,19 @@ pub(crate) trait Gather: Sync {
 }
 
 impl<T: Float> Weight<T> {
+    /// All entries, for products on floats with so many inputs that decoding costs little: `None` where kept
+    /// entries are few, or decoding takes much memory.
+    pub(crate) fn dense_entries(&self) -> Result<Option<Cow<'_, [T]>>, Fault> {
+        let Node::Leaf(leaf) = &self.node else { return Ok(None) };
+        let thin = leaf.kept() < leaf.len() / DENSE_SHARE;
+        let plain = matches!((&leaf.support, &leaf.coding), (Support::All, Coding::Float(_)));
+        if self.activations != Activations::Float || thin || !plain && leaf.len() > SMALL {
+            return Ok(None);
+        }
+        let mask = leaf.mask()?;
+        leaf.read_dense(0..leaf.len(), mask.as_deref()).map(Some)
+    }
+
     /// The product with `n` rows that are made of samples of `size` values, `rows` of each: `[n, rows]`. `None`
     /// where a weight is too large for that, or runs on less than all of its entries: the rows must be made
     /// first then.
@@ -240,6 +256,17 @@ impl<'a, T: Float> Kept<'a, T> {
 
 /// `x w^T` for `x [n, k]` and `w [m, k]`.
 fn dense<T: Float>(w: &[T], x: &[T], [n, k, m]: [usize; 3]) -> Result<Vec<T>, Fault> {
+    if n.min(m) > MANY {
+        let (one, zero) = (T::one(), T::zero());
+        if n > m {
+            let mut out = zeros(n, m)?;
+            T::gemm([n, k, m], one, (x, false), (w, true), zero, &mut out);
+            return Ok(out);
+        }
+        let mut out = zeros(m, n)?;
+        T::gemm([m, k, n], one, (w, false), (x, true), zero, &mut out);
+        return transposed(out, m, n);
+    }
     let (w, x) = (Rows::new(w, k), Rows::new(x, k));
     // The longer side is shared out, and the other one stays near.
     if n > m {
@@ -414,11 +441,7 @@ pub(super) fn transposed<T: Float>(values: Vec<T>, m: usize, n: usize) -> Result
     }
     let mut out = zeros(n, m)?;
     parallel::for_each_chunk(&mut out, LINE * m, |i, out| {
-        for (r, row) in values.chunks_exact(n.max(1)).enumerate() {
-            for (b, out) in out.chunks_exact_mut(m).enumerate() {
-                out[r] = row[i * LINE + b];
-            }
-        }
+        transpose((&values[i * LINE..], n), [m, out.len() / m], (out, m));
     });
     Ok(out)
 }

@@ -1,8 +1,8 @@
 //! Matrix product of floats.
 //!
 //! The right operand is brought into panels of as many columns as fill two vectors, a block of steps at a time;
-//! tiles of a few rows of the left one, read where it is, meet them (`tile`). Either operand may take either
-//! side: the result is then written transposed.
+//! tiles of a few rows of the left one, read where it is, meet them (`tile`): as many as there are registers for
+//! their sums. Either operand may take either side: the result is then written transposed.
 //!
 //! Each number of the result is summed in the same order whatever the cut, in blocks of steps, so that it does
 //! not depend on the number of threads.
@@ -13,22 +13,65 @@ mod tile;
 
 pub use tile::{Across, Along, Left, Right, along};
 
-use super::cpu::{fast, has_fused};
+#[cfg(target_arch = "x86_64")]
+use super::cpu::Avx512;
+use super::cpu::{fast, has_fused, widest};
 use super::memory::with_room;
+use super::transpose::transpose;
 use crate::parallel;
 use bytemuck::Pod;
 use num_traits::Float;
 use std::ops::Range;
-use tile::HEIGHT;
 
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 19;
-/// Bytes of a panel: it stays in the nearest cache beside the rows that it meets.
-const PANEL: usize = 20 << 10;
 /// Bytes of left rows that stay near while they meet all panels.
 const LEFT: usize = 64 << 10;
-/// Bytes of panels that are made at a time.
-const PANELS: usize = 2 << 20;
+
+/// Most rows of any tile.
+const MOST: usize = 16;
+
+/// How a product is cut for an instruction set.
+pub struct Cut {
+    /// Most rows of a tile.
+    height: usize,
+    /// Columns of a panel.
+    width: usize,
+    /// Bytes of a panel.
+    panel: usize,
+    /// Panels that are made at a time.
+    panels: usize,
+    /// Whether a product and a sum are rounded once.
+    fused: bool,
+}
+
+impl Cut {
+    /// 16 registers. A panel stays in the nearest cache beside the rows that it meets.
+    const fn usual(width: usize, fused: bool) -> Self {
+        Self { height: 6, width, panel: 20 << 10, panels: 100, fused }
+    }
+
+    /// 32 registers. A tile is so high that its panel may come from a farther cache.
+    #[cfg(any(target_arch = "x86_64", test))]
+    const fn wide(width: usize) -> Self {
+        Self { height: 12, width, panel: 64 << 10, panels: 12, fused: true }
+    }
+
+    /// Most steps of a block.
+    const fn most<T>(&self) -> usize {
+        self.panel / (self.width * size_of::<T>())
+    }
+
+    /// Steps of the longest of the blocks that so many steps are cut into; all are about as long.
+    fn longest<T>(&self, steps: usize) -> usize {
+        steps.div_ceil(steps.div_ceil(self.most::<T>()).max(1))
+    }
+
+    /// Panels that are made at a time, of so many columns.
+    fn panels(&self, columns: usize) -> usize {
+        columns.div_ceil(self.width).clamp(1, self.panels)
+    }
+}
 
 /// Brings columns into a panel: see [`Right::pack`].
 type Pack<'a, T> = dyn Fn(Range<usize>, usize, usize, usize, &mut [T]) + 'a;
@@ -40,6 +83,7 @@ pub trait Lanes: Float + Pod + Send + Sync {
     fn block<L: Left<Self>, R: Right<Self>>(left: L, right: R, part: &Part<Self>, out: &mut Out<'_, Self>) {
         // Called once a panel, and so not compiled again for each left operand.
         Self::tiles(
+            &Self::cut(),
             left,
             &|steps, first, width, lanes, panel| {
                 fast(
@@ -53,35 +97,61 @@ pub trait Lanes: Float + Pod + Send + Sync {
     }
 
     #[doc(hidden)]
-    fn tiles<L: Left<Self>>(left: L, pack: &Pack<'_, Self>, part: &Part<Self>, out: &mut Out<'_, Self>);
+    fn tiles<L: Left<Self>>(
+        cut: &Cut,
+        left: L,
+        pack: &Pack<'_, Self>,
+        part: &Part<Self>,
+        out: &mut Out<'_, Self>,
+    );
+
+    /// How products are cut here.
+    #[doc(hidden)]
+    fn cut() -> Cut;
 }
 
 macro_rules! lanes {
-    ($t:ty, $n:literal, $half:literal) => {
+    ($t:ty, $n:literal, $half:literal, $twice:literal) => {
         impl Lanes for $t {
             fn tiles<L: Left<Self>>(
+                cut: &Cut,
                 left: L,
                 pack: &Pack<'_, Self>,
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
-                let panels = part.columns.len().div_ceil($n).clamp(1, PANELS / PANEL);
-                with_room(panels * $n * part.longest::<$n>(), |room: &mut [Self]| {
-                    if has_fused() {
+                let room = cut.panels(part.columns.len()) * cut.width * cut.longest::<Self>(part.steps);
+                with_room(room, |room: &mut [Self]| {
+                    #[cfg(any(target_arch = "x86_64", test))]
+                    if cut.width == $twice {
+                        return widest(
+                            #[inline(always)]
+                            || blocks::<Self, L, $twice, $n, 12, true>(left, pack, part, out, room, cut),
+                        );
+                    }
+                    if cut.fused {
                         fast(
                             #[inline(always)]
-                            || blocks::<Self, L, $n, $half, true>(left, pack, part, out, room, panels),
+                            || blocks::<Self, L, $n, $half, 6, true>(left, pack, part, out, room, cut),
                         );
                     } else {
-                        blocks::<Self, L, $n, $half, false>(left, pack, part, out, room, panels);
+                        blocks::<Self, L, $n, $half, 6, false>(left, pack, part, out, room, cut);
                     }
                 });
+            }
+
+            fn cut() -> Cut {
+                #[cfg(target_arch = "x86_64")]
+                if Avx512::new().is_some() {
+                    return Cut::wide($twice);
+                }
+                Cut::usual($n, has_fused())
             }
         }
     };
 }
-lanes!(f32, 16, 8);
-lanes!(f64, 8, 4);
+lanes!(f32, 16, 8, 32);
+lanes!(f64, 8, 4, 16);
 
 /// What one thread computes: `beta * out + alpha * left * right` for some rows of the left operand and some
 /// columns of the right one.
@@ -94,14 +164,6 @@ pub struct Part<T> {
     pub beta: T,
 }
 
-impl<T> Part<T> {
-    /// Steps of the longest block; all are about as long.
-    fn longest<const N: usize>(&self) -> usize {
-        let most = PANEL / (N * size_of::<T>());
-        self.steps.div_ceil(self.steps.div_ceil(most).max(1))
-    }
-}
-
 /// Where the result goes: the first number is that of the part.
 pub struct Out<'a, T> {
     pub values: &'a mut [T],
@@ -110,38 +172,77 @@ pub struct Out<'a, T> {
     pub turned: bool,
 }
 
-impl<T: Float> Out<'_, T> {
-    /// `beta * out + alpha * sums` for the columns from `column` of which there are `width`.
-    #[inline(always)]
-    fn put<const M: usize, const N: usize>(
+impl<T: Float + Pod> Out<'_, T> {
+    /// `beta * out + alpha * sums` for the columns from `column` of which there are `width`. Not compiled again
+    /// for each tile.
+    #[inline(never)]
+    fn put<const N: usize>(
         &mut self,
-        (row, column): (usize, usize),
+        at: (usize, usize),
         width: usize,
         (alpha, beta): (T, T),
-        sums: &[[T; N]; M],
+        sums: &[[T; N]],
     ) {
         let new = |old: T, sum: T| {
             let sum = alpha * sum;
             if beta == T::zero() { sum } else { beta * old + sum }
         };
-        if self.turned {
-            for j in 0..width {
-                let to = &mut self.values[(column + j) * self.stride + row..][..M];
-                for i in 0..M {
-                    to[i] = new(to[i], sums[i][j]);
+        fast(
+            #[inline(always)]
+            || {
+                if self.turned {
+                    self.put_turned(at, width, new, sums)
+                } else {
+                    self.put_straight(at, width, new, sums)
                 }
-            }
-            return;
-        }
-        for i in 0..M {
+            },
+        );
+    }
+
+    #[inline(always)]
+    fn put_straight<const N: usize>(
+        &mut self,
+        (row, column): (usize, usize),
+        width: usize,
+        new: impl Fn(T, T) -> T,
+        sums: &[[T; N]],
+    ) {
+        for (i, sums) in sums.iter().enumerate() {
             let to = &mut self.values[(row + i) * self.stride + column..][..width];
             // Most are whole: their length is known.
             if let Some(to) = to.first_chunk_mut::<N>() {
                 for j in 0..N {
-                    to[j] = new(to[j], sums[i][j]);
+                    to[j] = new(to[j], sums[j]);
                 }
             } else {
-                to.iter_mut().zip(&sums[i]).for_each(|(to, sum)| *to = new(*to, *sum));
+                for (to, sum) in to.iter_mut().zip(sums) {
+                    *to = new(*to, *sum);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn put_turned<const N: usize>(
+        &mut self,
+        (row, column): (usize, usize),
+        width: usize,
+        new: impl Fn(T, T) -> T,
+        sums: &[[T; N]],
+    ) {
+        let mut turned = [[T::zero(); MOST]; N];
+        let rows = sums.len().min(MOST);
+        transpose((sums.as_flattened(), N), [rows, width], (turned.as_flattened_mut(), MOST));
+        for (j, turned) in turned[..width].iter().enumerate() {
+            let to = &mut self.values[(column + j) * self.stride + row..][..rows];
+            if let (Some(to), Some(turned)) = (to.first_chunk_mut::<12>(), turned.first_chunk::<12>()) {
+                for i in 0..12 {
+                    to[i] = new(to[i], turned[i]);
+                }
+            } else {
+                for (to, sum) in to.iter_mut().zip(turned) {
+                    *to = new(*to, *sum);
+                }
             }
         }
     }
@@ -158,22 +259,22 @@ impl<T: Float> Out<'_, T> {
 }
 
 #[inline(always)]
-fn blocks<T, L, const N: usize, const HALF: usize, const FUSED: bool>(
+fn blocks<T, L, const N: usize, const HALF: usize, const HEIGHT: usize, const FUSED: bool>(
     left: L,
     pack: &Pack<'_, T>,
     part: &Part<T>,
     out: &mut Out<'_, T>,
     room: &mut [T],
-    panels: usize,
+    cut: &Cut,
 ) where
-    T: Float,
+    T: Float + Pod,
     L: Left<T>,
 {
     let Part { rows, columns, steps, alpha, beta } = part;
     if *steps == 0 {
         return out.scale(rows.len(), columns.len(), *beta);
     }
-    let longest = part.longest::<N>();
+    let (longest, panels) = (cut.longest::<T>(*steps), cut.panels(columns.len()));
     let near = (LEFT / (longest * size_of::<T>())).max(HEIGHT);
     for first in columns.clone().step_by(panels * N) {
         let some = first..columns.end.min(first + panels * N);
@@ -203,19 +304,19 @@ fn blocks<T, L, const N: usize, const HALF: usize, const FUSED: bool>(
                                 out.put(at, width, (*alpha, beta), &sums);
                             }};
                         }
-                        match (width > HALF, height) {
-                            (true, 6) => tile!(6, N),
-                            (true, 5) => tile!(5, N),
-                            (true, 4) => tile!(4, N),
-                            (true, 3) => tile!(3, N),
-                            (true, 2) => tile!(2, N),
-                            (true, _) => tile!(1, N),
-                            (false, 6) => tile!(6, HALF),
-                            (false, 5) => tile!(5, HALF),
-                            (false, 4) => tile!(4, HALF),
-                            (false, 3) => tile!(3, HALF),
-                            (false, 2) => tile!(2, HALF),
-                            (false, _) => tile!(1, HALF),
+                        macro_rules! heights {
+                            ($n:ident: $($m:literal)*) => {
+                                match height {
+                                    // What no tile is as high as is not compiled.
+                                    $($m if const { $m <= HEIGHT } => tile!($m, $n),)*
+                                    _ => {}
+                                }
+                            };
+                        }
+                        if width > HALF {
+                            heights!(N: 1 2 3 4 5 6 7 8 9 10 11 12);
+                        } else {
+                            heights!(HALF: 1 2 3 4 5 6 7 8 9 10 11 12);
                         }
                         row += height;
                     }
@@ -273,7 +374,7 @@ impl<T: Lanes> Work<T> {
     fn turns(self, a_transposed: bool, b_transposed: bool) -> bool {
         let Self { m, k, n, .. } = self;
         let pack = |rows: usize, along: bool| k * rows * if along { 4 } else { 1 };
-        let written = m * n * k.div_ceil(PANEL / (16 * size_of::<f32>())).max(1);
+        let written = m * n * k.div_ceil(T::cut().most::<T>()).max(1);
         pack(m, !a_transposed) + 4 * written < pack(n, b_transposed) + written
     }
 
@@ -285,8 +386,8 @@ impl<T: Lanes> Work<T> {
         let parts = match operations / MIN_PARALLEL {
             0 | 1 => 1,
             // Many parts even out what threads do differently fast; each packs for itself.
-            2..16 => threads,
-            16..256 => 2 * threads,
+            2..32 => threads,
+            32..512 => 2 * threads,
             _ => 4 * threads,
         };
         m.div_ceil(parts).next_multiple_of(unit)
@@ -294,7 +395,7 @@ impl<T: Lanes> Work<T> {
 
     fn straight<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
         let Self { k, n, alpha, beta, .. } = self;
-        let rows = self.rows(HEIGHT);
+        let rows = self.rows(T::cut().height);
         parallel::for_each_chunk(c, rows * n, |i, values| {
             let rows = i * rows..i * rows + values.len() / n;
             let part = Part { rows, columns: 0..n, steps: k, alpha, beta };
@@ -304,7 +405,7 @@ impl<T: Lanes> Work<T> {
 
     fn turned<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
         let Self { k, n, alpha, beta, .. } = self;
-        let columns = self.rows(16);
+        let columns = self.rows(T::cut().width);
         parallel::for_each_chunk(c, columns * n, |i, values| {
             let columns = i * columns..i * columns + values.len() / n;
             let part = Part { rows: 0..n, columns, steps: k, alpha, beta };
@@ -342,6 +443,7 @@ mod tests {
             [40, 3, 300],
             [16, 16, 16],
             [6, 1300, 8],
+            [100, 2100, 37],
         ];
         for [m, k, n] in shapes {
             let (a, b, c) = (numbers(m * k, 1), numbers(k * n, 2), numbers(m * n, 3));
@@ -374,6 +476,30 @@ mod tests {
     fn equals_its_definition() {
         check(|x| x, 1e-14);
         check(|x| x as f32, 1e-6);
+    }
+
+    /// Each on whatever CPU, with what that has.
+    #[test]
+    fn forms_for_other_cpus_are_the_same_product() {
+        for [m, k, n] in [[1, 1, 1], [29, 1100, 45], [13, 530, 7], [70, 64, 130]] {
+            let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
+            let mut wanted = vec![0.0; m * n];
+            gemm([m, k, n], 1.0, (&a, false), (&b, false), 0.0, &mut wanted);
+            for cut in [Cut::usual(8, true), Cut::usual(8, false), Cut::wide(16)] {
+                for turned in [false, true] {
+                    let mut c = vec![f64::NAN; m * n];
+                    let stride = if turned { m } else { n };
+                    let mut out = Out { values: &mut c, stride, turned };
+                    let part = Part { rows: 0..m, columns: 0..n, steps: k, alpha: 1.0, beta: 0.0 };
+                    let pack = |steps: Range<usize>, first, width, lanes, panel: &mut [f64]| {
+                        Across(&b, n).pack(steps, first, width, lanes, panel);
+                    };
+                    f64::tiles(&cut, Along(&a, k), &pack, &part, &mut out);
+                    let c = if turned { transposed(&c, n, m) } else { c };
+                    assert!(c.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12));
+                }
+            }
+        }
     }
 
     #[cfg(feature = "threads")]

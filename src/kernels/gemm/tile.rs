@@ -4,11 +4,10 @@
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
 use crate::kernels::cpu::multiply_add;
+use crate::kernels::transpose::transpose;
+use bytemuck::Pod;
 use num_traits::Float;
 use std::ops::Range;
-
-/// Most rows of a tile: as many sums as leave registers for the operands.
-pub const HEIGHT: usize = 6;
 
 /// The left operand of a product: `steps` numbers in each row.
 pub trait Left<T>: Copy + Sync {
@@ -106,8 +105,9 @@ impl<T: Float + Sync> Right<T> for Across<'_, T> {
     fn pack(self, steps: Range<usize>, first: usize, width: usize, lanes: usize, panel: &mut [T]) {
         for (k, to) in steps.zip(panel.chunks_exact_mut(lanes)) {
             let from = &self.0[k * self.1 + first..][..width];
-            // Two lengths that the compiler knows, for nearly all of it.
+            // Lengths that the compiler knows, for nearly all of it.
             match (from.as_chunks::<8>().0, to.as_chunks_mut::<8>().0) {
+                ([a, b, c, d], [e, f, g, h]) => (*e, *f, *g, *h) = (*a, *b, *c, *d),
                 ([a, b], [c, d]) => (*c, *d) = (*a, *b),
                 ([a], [b]) if width == 8 => *b = *a,
                 _ => to[..width].copy_from_slice(from),
@@ -116,24 +116,10 @@ impl<T: Float + Sync> Right<T> for Across<'_, T> {
     }
 }
 
-impl<T: Float + Sync> Right<T> for Along<'_, T> {
+impl<T: Pod + Sync> Right<T> for Along<'_, T> {
     #[inline(always)]
     fn pack(self, steps: Range<usize>, first: usize, width: usize, lanes: usize, panel: &mut [T]) {
-        // Eight rows at a time, so that what is written lies together.
-        for j in (0..width).step_by(8) {
-            let len = steps.len();
-            let mut rows = [&[][..]; 8];
-            for (i, row) in rows.iter_mut().enumerate() {
-                let from = (first + (j + i).min(width - 1)) * self.1;
-                *row = &self.0[from + steps.start..][..len];
-            }
-            let together = 8.min(lanes);
-            for (k, to) in panel.chunks_exact_mut(lanes).take(len).enumerate() {
-                let to = &mut to[j..][..together];
-                for (i, to) in to.iter_mut().enumerate() {
-                    *to = rows[i][k];
-                }
-            }
-        }
+        let from = &self.0[first * self.1 + steps.start..];
+        transpose((from, self.1), [width, steps.len()], (panel, lanes));
     }
 }

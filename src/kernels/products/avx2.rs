@@ -278,7 +278,7 @@ impl Strips for Integers {
 
 /// Columns, as many as lie in a cache line of what is ahead, and the number of that line.
 #[inline(always)]
-fn lines<'a, X>(x: &'a [X], ahead: &[u8]) -> impl Iterator<Item = (usize, &'a [X])> {
+pub fn lines<'a, X>(x: &'a [X], ahead: &[u8]) -> impl Iterator<Item = (usize, &'a [X])> {
     let lines = ahead.len().div_ceil(LINE).max(1);
     x.chunks((x.len() / lines).max(1)).enumerate()
 }
@@ -289,7 +289,7 @@ const LINE: usize = 64;
 /// Has a line of each row brought near: a hint, which never faults, wherever it points.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn prefetch<const R: usize>(ahead: [&[u8]; R], line: usize) {
+pub fn prefetch<const R: usize>(ahead: [&[u8]; R], line: usize) {
     for row in ahead {
         _mm_prefetch::<_MM_HINT_T0>(row.as_ptr().wrapping_add(LINE * line).cast());
     }

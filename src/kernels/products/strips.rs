@@ -1,14 +1,14 @@
 //! Rows of weights with [`Panels`] of inputs: decoded where they are not numbers yet, a block of columns at a
 //! time, into a buffer that stays near.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::dots::{self, Tiles};
 use super::panels::{Block, FEW, Packed, Panels, Strip};
 use super::plain::{Plain, PlainIntegers};
 use super::{EXACT, Rows};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
+use super::{avx2, avx512};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{Avx2, Avx512};
 use crate::kernels::cpu::{fast, has_fused};
 use crate::kernels::memory::Aligned;
 use std::ops::{AddAssign, Range};
@@ -73,15 +73,29 @@ pub trait Strips: Tiles<X = <Self as Tiles>::W, W: Packed> {
 
 /// `c [m, n] += w x^T`.
 pub fn floats(w: Source<'_, f32>, x: &Panels<f32>, m: usize, c: &mut [f32]) {
-    let add = &mut |rows: Range<usize>, _: Range<usize>, sums: &[f32]| add_to(c, rows, sums, x);
     #[cfg(target_arch = "x86_64")]
     if let Some(cpu) = Avx2::new() {
-        return fast(
-            #[inline(always)]
-            || blocks(avx2::Floats(cpu), w, x, m, add),
-        );
+        return match Avx512::new() {
+            Some(wide) => floats_by(avx512::Floats(wide, cpu), w, x, m, c),
+            None => floats_by(avx2::Floats(cpu), w, x, m, c),
+        };
     }
-    blocks(Plain::<f32, false>::default(), w, x, m, add);
+    floats_by(Plain::<f32, false>::default(), w, x, m, c);
+}
+
+/// [`floats`] in one of its forms.
+pub(super) fn floats_by<K: Strips<W = f32, Sum = f32>>(
+    kernel: K,
+    w: Source<'_, f32>,
+    x: &Panels<f32>,
+    m: usize,
+    c: &mut [f32],
+) {
+    let add = &mut |rows: Range<usize>, _: Range<usize>, sums: &[f32]| add_to(c, rows, sums, x);
+    fast(
+        #[inline(always)]
+        || blocks(kernel, w, x, m, add),
+    );
 }
 
 /// The same in double precision.

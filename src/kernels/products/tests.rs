@@ -58,8 +58,18 @@ proptest! {
         let x: Vec<f32> = bits(seed ^ 99, n * stride + skip).map(float).collect();
         let rows = Rows::new(&w, stride).skip_columns(skip);
         let panels = Panels::new(Rows::new(&x, stride).skip_columns(skip), k, n, k);
-        let (mut c, mut decoded) = (vec![1.0; m * n], vec![1.0; m * n]);
+        let (mut c, mut decoded, mut plain) = (vec![1.0; m * n], vec![1.0; m * n], vec![1.0; m * n]);
         floats(Source::Rows(rows), &panels, m, &mut c);
+        strips::floats_by(plain::Plain::<f32, false>::default(), Source::Rows(rows), &panels, m, &mut plain);
+        #[cfg(target_arch = "x86_64")]
+        let mut older = vec![1.0; m * n];
+        #[cfg(target_arch = "x86_64")]
+        match crate::kernels::cpu::Avx2::new() {
+            Some(cpu) => strips::floats_by(avx2::Floats(cpu), Source::Rows(rows), &panels, m, &mut older),
+            None => older.copy_from_slice(&c),
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let older = c.clone();
         let mut fill = |r: usize, columns: Range<usize>, to: &mut [f32]| to.copy_from_slice(rows.part(r, columns));
         floats(Source::Decoded(&mut fill), &panels, m, &mut decoded);
         let wide: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
@@ -72,7 +82,7 @@ proptest! {
             let terms = (0..k).map(|i| wide[r * stride + skip + i] * wide_x[b * stride + skip + i]);
             let (sum, all) = terms.fold((1.0, 1.0), |(s, a), t| (s + t, a + f64::abs(t)));
             let bound = (k as f64 + 4.0) / 2.0 * all;
-            for c in [c[i], decoded[i]] {
+            for c in [c[i], decoded[i], plain[i], older[i]] {
                 prop_assert!((f64::from(c) - sum).abs() <= bound * f64::from(f32::EPSILON), "{} {}", c, sum);
             }
             prop_assert!((double - sum).abs() <= 2.0 * bound * f64::EPSILON, "{} {}", double, sum);

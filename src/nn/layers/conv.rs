@@ -2,6 +2,7 @@
 //! group of channels at a time. A row is ordered as a kernel is: channel, then height, then width.
 
 use crate::kernels::cpu::fast;
+use crate::kernels::transpose::transpose;
 use crate::weight::{Gather, zeros};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
@@ -199,7 +200,7 @@ pub fn channels_last<'a, T: Float>(geometry: &Geometry, x: &'a [T]) -> Result<Co
     }
     let mut out = zeros(1, x.len())?;
     parallel::for_each_chunk(&mut out, geometry.sample(), |sample, out| {
-        transpose(&x[sample * geometry.sample()..][..out.len()], plane, channels, out, channels);
+        transpose((&x[sample * geometry.sample()..], plane), [channels, plane], (out, channels));
     });
     Ok(Cow::Owned(out))
 }
@@ -257,22 +258,8 @@ pub fn to_maps<T: Float>(
 ) {
     parallel::for_each_chunk(maps, channels * windows, |sample, maps| {
         let rows = &rows[sample * windows * m..(sample + 1) * windows * m];
-        transpose(rows, m, windows, &mut maps[first * windows..][..m * windows], windows);
+        transpose((rows, m), [windows, m], (&mut maps[first * windows..], windows));
     });
-}
-
-/// `to[i][j] = from[j][i]` for `from [columns, rows]` and rows of `to` that are `stride` apart, a square at a
-/// time.
-fn transpose<T: Copy>(from: &[T], rows: usize, columns: usize, to: &mut [T], stride: usize) {
-    const SIDE: usize = 16;
-    for i in (0..rows).step_by(SIDE) {
-        for j in (0..columns).step_by(SIDE) {
-            for i in i..rows.min(i + SIDE) {
-                let to = &mut to[i * stride + j..][..SIDE.min(columns - j)];
-                to.iter_mut().zip(j..).for_each(|(to, j)| *to = from[j * rows + i]);
-            }
-        }
-    }
 }
 
 /// The inverse of [`to_maps`].
@@ -286,10 +273,7 @@ pub fn to_rows<T: Float>(
 ) {
     parallel::for_each_chunk(rows, windows * m, |sample, rows| {
         let maps = &maps[sample * channels * windows..(sample + 1) * channels * windows];
-        for c in 0..m {
-            let plane = &maps[(first + c) * windows..(first + c + 1) * windows];
-            plane.iter().enumerate().for_each(|(i, y)| rows[i * m + c] = *y);
-        }
+        transpose((&maps[first * windows..], windows), [m, windows], (rows, m));
     });
 }
 

@@ -1,5 +1,5 @@
 //! Convolution at stride 1 without unrolled windows: what the products need of a sample is read from it, or
-//! from a copy with a border of zeros.
+//! from a copy with a border of zeros, one at a time.
 //!
 //! With the windows as columns, a sample's output is `kernel [out, cols] * windows [cols, windows]`, which is how
 //! maps lie. A row of the windows at one place of the kernel is a run of a line of the image, so that bringing
@@ -14,8 +14,10 @@ use crate::kernels::memory::with_room;
 use crate::{Float, parallel};
 use std::ops::Range;
 
-/// Most unrolled values of a sample: their gradients are made in one piece.
+/// Most unrolled values of a sample in training: their gradients are made in one piece.
 const MOST: usize = 1 << 18;
+/// Multiplications of a sample that more than one thread shares.
+const WORTH: usize = 1 << 23;
 /// Least columns of a kernel's gradient that one thread computes: a panel of them.
 const MAPS: usize = 16;
 
@@ -29,67 +31,68 @@ pub struct Direct {
     size: [usize; 2],
 }
 
-/// The input with a border of zeros, where it has one.
-pub struct Framed<'a, T> {
-    samples: &'a [T],
-    sample: usize,
-}
-
 impl Direct {
     /// `None` where the windows are better unrolled.
     pub fn new(g: &Geometry, out: usize) -> Option<Self> {
-        let fits = g.stride == [1, 1] && g.cols().checked_mul(g.windows()).is_some_and(|n| n <= MOST);
         let size = [0, 1].map(|a| g.input[a] + 2 * g.padding[a]);
-        fits.then_some(Self { g: *g, out, size })
+        (g.stride == [1, 1]).then_some(Self { g: *g, out, size })
     }
 
-    fn bordered(&self) -> bool {
-        self.g.padding != [0, 0]
+    /// The same for training, which needs more room.
+    pub fn both_ways(g: &Geometry, out: usize) -> Option<Self> {
+        let fits = g.cols().checked_mul(g.windows()).is_some_and(|n| n <= MOST);
+        Self::new(g, out).filter(|_| fits)
     }
 
-    /// Values that [`frame`](Self::frame) needs room for.
-    pub fn room(&self, n: usize) -> usize {
-        if self.bordered() { n * self.g.channels * self.size[0] * self.size[1] } else { 0 }
-    }
-
-    /// The samples as the other functions take them.
-    pub fn frame<'a, T: Float>(&self, x: &'a [T], room: &'a mut [T]) -> Framed<'a, T> {
+    /// A sample with a border of zeros, where it has one.
+    fn framed<T: Float, R>(&self, x: &[T], f: impl FnOnce(&[T]) -> R) -> R {
         let ([h, w], [height, width]) = (self.g.input, self.size);
-        if !self.bordered() {
-            return Framed { samples: x, sample: self.g.sample() };
+        if self.g.padding == [0, 0] {
+            return f(x);
         }
-        let (plane, sample) = (height * width, self.g.channels * height * width);
-        parallel::for_each_chunk(room, sample, |i, room| {
-            let planes = x[i * self.g.sample()..][..self.g.sample()].chunks_exact((h * w).max(1));
-            for (x, to) in planes.zip(room.chunks_exact_mut(plane)) {
+        with_room(self.g.channels * height * width, |room: &mut [T]| {
+            let planes = x.chunks_exact((h * w).max(1));
+            for (x, to) in planes.zip(room.chunks_exact_mut(height * width)) {
                 to.fill(T::zero());
                 let lines = to[self.g.padding[0] * width..].chunks_mut(width);
                 for (x, to) in x.chunks_exact(w).zip(lines) {
                     to[self.g.padding[1]..][..w].copy_from_slice(x);
                 }
             }
-        });
-        Framed { samples: room, sample }
+            f(room)
+        })
+    }
+
+    fn sample<'a, T>(&self, x: &'a [T], i: usize) -> &'a [T] {
+        &x[i * self.g.sample()..][..self.g.sample()]
     }
 
     /// `y [n, out, windows]`, bias added where there is one.
-    pub fn forward<T: Float>(&self, x: &Framed<'_, T>, w: &[T], bias: &[T], y: &mut [T]) {
+    pub fn forward<T: Float>(&self, x: &[T], w: &[T], bias: &[T], y: &mut [T]) {
         let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
-        parallel::for_each_chunk(y, self.out * windows, |i, y| {
-            for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
-                let part = self.part(m, windows, cols);
-                let left = Along(&w[group * m * cols..][..m * cols], cols);
-                let mut out = Out { values: y, stride: windows, turned: false };
-                T::block(left, self.windows(x, i, group), &part, &mut out);
-            }
-            for (y, b) in y.chunks_exact_mut(windows.max(1)).zip(bias) {
-                y.iter_mut().for_each(|y| *y += *b);
-            }
+        let sample = (self.out * windows).max(1);
+        // Each thread brings all windows into panels where it computes but some maps.
+        let share = y.len() / sample < parallel::threads() && m * cols * windows >= WORTH;
+        let maps = m.div_ceil(if share { parallel::threads() } else { 1 });
+        parallel::for_each_chunk(y, sample, |i, y| {
+            self.framed(self.sample(x, i), |x| {
+                for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
+                    parallel::for_each_chunk(y, maps * windows, |j, y| {
+                        let (first, maps) = (group * m + j * maps, y.len() / windows);
+                        let left = Along(&w[first * cols..][..maps * cols], cols);
+                        let mut out = Out { values: &mut *y, stride: windows, turned: false };
+                        T::block(left, self.windows(x, group), &self.part(maps, windows, cols), &mut out);
+                        for (y, b) in y.chunks_exact_mut(windows).zip(bias.iter().skip(first)) {
+                            y.iter_mut().for_each(|y| *y += *b);
+                        }
+                    });
+                }
+            });
         });
     }
 
     /// `dw = beta * dw + the kernel's gradient`.
-    pub fn backward_weight<T: Float>(&self, x: &Framed<'_, T>, dy: &[T], beta: T, dw: &mut [T]) {
+    pub fn backward_weight<T: Float>(&self, x: &[T], dy: &[T], beta: T, dw: &mut [T]) {
         let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
         let maps = m.div_ceil(parallel::threads()).clamp(MAPS.min(m).max(1), m.max(1));
         for (group, dw) in dw.chunks_exact_mut((m * cols).max(1)).enumerate() {
@@ -103,7 +106,9 @@ impl Direct {
                         let part = Part { beta, ..self.part(cols, width, windows) };
                         let right = Along(&dy[first * windows..][..width * windows], windows);
                         let mut out = Out { values: sums, stride: width, turned: false };
-                        T::block(Rows(self.windows(x, sample, group)), right, &part, &mut out);
+                        self.framed(self.sample(x, sample), |x| {
+                            T::block(Rows(self.windows(x, group)), right, &part, &mut out);
+                        });
                     }
                     if dy.is_empty() {
                         sums.fill(T::zero());
@@ -145,10 +150,10 @@ impl Direct {
         Part { rows: 0..rows, columns: 0..columns, steps, alpha: T::one(), beta: T::zero() }
     }
 
-    fn windows<'a, T>(&self, x: &Framed<'a, T>, sample: usize, group: usize) -> Windows<'a, T> {
+    /// The windows of one group of a framed sample.
+    fn windows<'a, T>(&self, x: &'a [T], group: usize) -> Windows<'a, T> {
         let plane = self.size[0] * self.size[1];
-        let first = sample * x.sample + group * self.g.group_channels() * plane;
-        let values = &x.samples[first..][..self.g.group_channels() * plane];
+        let values = &x[group * self.g.group_channels() * plane..][..self.g.group_channels() * plane];
         Windows { values, width: self.size[1], plane, kernel: self.g.kernel, out: self.g.output[1] }
     }
 
@@ -229,39 +234,54 @@ impl<T> Windows<'_, T> {
 impl<T: Float> Right<T> for Windows<'_, T> {
     #[inline(always)]
     fn pack(self, steps: Range<usize>, first: usize, width: usize, lanes: usize, panel: &mut [T]) {
-        let [kh, kw] = self.kernel;
         self.for_each_run(
             first..first + width,
             #[inline(always)]
             |lane, offset, len| {
-                let mut place = self.place(steps.start);
-                let (mut i, mut j) = (steps.start / kw % kh, steps.start % kw);
-                for to in panel.chunks_exact_mut(lanes).take(steps.len()) {
-                    copy(&self.values[offset + place..][..len], &mut to[lane..lane + len]);
-                    // The next place: to the right, or in the next line, or in the next channel.
-                    (j, place) = (j + 1, place + 1);
-                    if j == kw {
-                        (i, j, place) = (i + 1, 0, place + self.width - kw);
-                        if i == kh {
-                            (i, place) = (0, place + self.plane - kh * self.width);
-                        }
-                    }
+                // Lengths that the compiler knows, for nearly all of it.
+                let at = (offset, lane);
+                match len {
+                    8 => self.copy::<8>(steps.clone(), at, len, lanes, panel),
+                    16 => self.copy::<16>(steps.clone(), at, len, lanes, panel),
+                    24 => self.copy::<24>(steps.clone(), at, len, lanes, panel),
+                    32 => self.copy::<32>(steps.clone(), at, len, lanes, panel),
+                    _ => self.copy::<0>(steps.clone(), at, len, lanes, panel),
                 }
             },
         );
     }
 }
 
-/// A copy of a few values, without a call.
-#[inline(always)]
-fn copy<T: Copy>(from: &[T], to: &mut [T]) {
-    match (from.as_chunks::<8>(), to.as_chunks_mut::<8>()) {
-        (([a, b], []), ([c, d], [])) => (*c, *d) = (*a, *b),
-        (([a], []), ([c], [])) => *c = *a,
-        ((a, a_rest), (c, c_rest)) => {
-            a.iter().zip(c).for_each(|(a, c)| *c = *a);
-            for (a, c) in a_rest.iter().zip(c_rest) {
-                *c = *a;
+impl<T: Float> Windows<'_, T> {
+    /// One run of windows at each of the steps, for runs of `LEN`; 0 is any length.
+    #[inline(always)]
+    fn copy<const LEN: usize>(
+        &self,
+        steps: Range<usize>,
+        (offset, lane): (usize, usize),
+        len: usize,
+        lanes: usize,
+        panel: &mut [T],
+    ) {
+        let [kh, kw] = self.kernel;
+        let mut place = self.place(steps.start);
+        let (mut i, mut j) = (steps.start / kw % kh, steps.start % kw);
+        for to in panel.chunks_exact_mut(lanes).take(steps.len()) {
+            let (from, to) = (&self.values[offset + place..], &mut to[lane..]);
+            if let (Some(from), Some(to)) = (from.first_chunk::<LEN>(), to.first_chunk_mut::<LEN>())
+                && LEN > 0
+            {
+                *to = *from;
+            } else {
+                to.iter_mut().zip(&from[..len]).for_each(|(to, from)| *to = *from);
+            }
+            // The next place: to the right, or in the next line, or in the next channel.
+            (j, place) = (j + 1, place + 1);
+            if j == kw {
+                (i, j, place) = (i + 1, 0, place + self.width - kw);
+                if i == kh {
+                    (i, place) = (0, place + self.plane - kh * self.width);
+                }
             }
         }
     }
@@ -326,13 +346,11 @@ mod tests {
             let (n, rows, cols, m) = (3, 3 * g.windows(), g.cols(), out / groups);
             let (x, w, b) = (numbers(n * g.sample(), 1), numbers(out * cols, 2), numbers(out, 3));
             let dy = numbers(out * rows, 4);
-            let direct = Direct::new(&g, out).unwrap();
-            let mut room = vec![f64::NAN; direct.room(n)];
-            let framed = direct.frame(&x, &mut room);
+            let direct = Direct::both_ways(&g, out).unwrap();
             let mut y = vec![f64::NAN; out * rows];
-            direct.forward(&framed, &w, &b, &mut y);
+            direct.forward(&x, &w, &b, &mut y);
             let (mut dw, mut dx) = (vec![f64::NAN; w.len()], vec![f64::NAN; x.len()]);
-            direct.backward_weight(&framed, &dy, 0.0, &mut dw);
+            direct.backward_weight(&x, &dy, 0.0, &mut dw);
             direct.backward_input(&w, &dy, true, &mut dx);
 
             let (mut y2, mut dw2, mut dx2) = (vec![0.0; y.len()], vec![0.0; w.len()], vec![0.0; x.len()]);
@@ -355,7 +373,7 @@ mod tests {
             close(&dw, &dw2);
             close(&dx, &dx2);
             // What is there already is added to.
-            direct.backward_weight(&framed, &dy, 1.0, &mut dw);
+            direct.backward_weight(&x, &dy, 1.0, &mut dw);
             direct.backward_input(&w, &dy, false, &mut dx);
             close(&dw, &dw2.iter().map(|x| 2.0 * x).collect::<Vec<_>>());
             close(&dx, &dx2.iter().map(|x| 2.0 * x).collect::<Vec<_>>());

@@ -4,6 +4,9 @@ use crate::kernels::cpu::fast;
 use crate::{Float, parallel};
 use std::ops::Range;
 
+/// Values of planes that one thread takes at a time.
+const WORTH: usize = 1 << 15;
+
 /// Sizes of a pooling layer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Window {
@@ -23,6 +26,24 @@ impl Window {
 
     fn out_plane(&self) -> usize {
         self.output[0] * self.output[1]
+    }
+
+    /// Whether windows are squares of four that lie side by side.
+    fn halves(&self) -> bool {
+        self.size == [2, 2] && self.stride == [2, 2] && self.padding == [0, 0]
+    }
+
+    /// Planes that one thread takes at a time.
+    fn planes(&self) -> usize {
+        (WORTH / self.in_plane().max(1)).max(1)
+    }
+
+    /// The two lines of a plane that a line of windows of four covers, as pairs.
+    #[inline(always)]
+    fn pairs<'a, T>(&self, x: &'a [T], row: usize) -> impl Iterator<Item = (&'a [T; 2], &'a [T; 2])> {
+        let width = self.input[1];
+        let (upper, lower) = x[2 * row * width..][..2 * width].split_at(width);
+        upper.as_chunks().0.iter().zip(lower.as_chunks().0)
     }
 
     /// Calls `f` with each window in order and the run of rows and of columns of the input that it covers,
@@ -48,9 +69,9 @@ impl Window {
 /// came from, for the way back.
 pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u32]) {
     let (plane, out) = (window.in_plane(), window.out_plane().max(1));
-    let halves = window.size == [2, 2] && window.stride == [2, 2] && window.padding == [0, 0];
-    parallel::for_each_pair((y, out * PLANES), (places, out * PLANES), |i, y, places| {
-        let planes = x[i * PLANES * plane..].chunks(plane.max(1));
+    let (some, halves) = (window.planes(), window.halves());
+    parallel::for_each_pair((y, out * some), (places, out * some), |i, y, places| {
+        let planes = x[i * some * plane..].chunks(plane.max(1));
         for ((y, places), x) in y.chunks_mut(out).zip(places.chunks_mut(out)).zip(planes) {
             if halves {
                 fast(
@@ -69,12 +90,9 @@ pub fn max_forward<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut
 fn max_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u32]) {
     let (width, out) = (window.input[1], window.output[1]);
     for (row, (y, places)) in y.chunks_exact_mut(out).zip(places.chunks_exact_mut(out)).enumerate() {
-        let first = 2 * row * width;
-        let upper = x[first..first + width].as_chunks::<2>().0;
-        let lower = x[first + width..first + 2 * width].as_chunks::<2>().0;
-        let pairs = upper.iter().zip(lower);
+        let pairs = window.pairs(x, row);
         for (j, ((y, place), (upper, lower))) in y.iter_mut().zip(places).zip(pairs).enumerate() {
-            let at = (first + 2 * j) as u32;
+            let at = (2 * row * width + 2 * j) as u32;
             let (mut top, mut best) = (upper[0], at);
             let others =
                 [(upper[1], at + 1), (lower[0], at + width as u32), (lower[1], at + width as u32 + 1)];
@@ -115,9 +133,17 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
         let places = &mut vec![0; y.len()];
         return max_forward(window, x, y, places);
     }
-    parallel::for_each_chunk(y, window.out_plane() * PLANES, |i, y| {
-        let planes = x[i * PLANES * window.in_plane()..].chunks(window.in_plane().max(1));
+    let (some, halves) = (window.planes(), window.halves());
+    parallel::for_each_chunk(y, window.out_plane() * some, |i, y| {
+        let planes = x[i * some * window.in_plane()..].chunks(window.in_plane().max(1));
         for (y, x) in y.chunks_mut(window.out_plane().max(1)).zip(planes) {
+            if halves {
+                fast(
+                    #[inline(always)]
+                    || largest_of_four(window, x, y),
+                );
+                continue;
+            }
             for (row, y) in y.chunks_mut(window.output[1].max(1)).enumerate() {
                 y.fill(T::neg_infinity());
                 // One place of all windows at a time: neighbours are then computed together.
@@ -134,14 +160,24 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
     });
 }
 
-/// Planes that one thread takes at a time.
-const PLANES: usize = 16;
+#[inline(always)]
+fn largest_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
+    for (row, y) in y.chunks_exact_mut(window.output[1].max(1)).enumerate() {
+        for (y, (upper, lower)) in y.iter_mut().zip(window.pairs(x, row)) {
+            *y = upper[0];
+            for value in [upper[1], lower[0], lower[1]] {
+                *y = if value > *y || value.is_nan() { value } else { *y };
+            }
+        }
+    }
+}
 
 /// Each gradient goes to the value that won; the others get none. Adds to `dx` unless it is `fresh`.
 pub fn max_backward<T: Float>(window: &Window, places: &[u32], dy: &[T], fresh: bool, dx: &mut [T]) {
     let (plane, out) = (window.in_plane().max(1), window.out_plane().max(1));
-    parallel::for_each_chunk(dx, plane * PLANES, |i, dx| {
-        let range = i * PLANES * out..i * PLANES * out + dx.len() / plane * out;
+    let some = window.planes();
+    parallel::for_each_chunk(dx, plane * some, |i, dx| {
+        let range = i * some * out..i * some * out + dx.len() / plane * out;
         let sources = places[range.clone()].chunks(out).zip(dy[range].chunks(out));
         for (dx, (places, dy)) in dx.chunks_mut(plane).zip(sources) {
             if fresh {

@@ -1,0 +1,86 @@
+//! AVX-512 forms of the products of floats: a strip of inputs is one vector.
+
+use super::avx2::{self, lines, prefetch};
+use super::dots::Tiles;
+use super::panels::{FEW, LANES};
+use super::strips::Strips;
+use crate::kernels::cpu::{Avx2, Avx512};
+use std::arch::x86_64::{
+    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+/// `f32` times `f32`. Where inputs are few, memory is slower than AVX2.
+#[derive(Clone, Copy)]
+pub struct Floats(pub Avx512, pub Avx2);
+
+impl Tiles for Floats {
+    type W = f32;
+    type X = f32;
+    type Sum = f32;
+    #[inline(always)]
+    fn tile<const R: usize, const B: usize>(self, w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
+        avx2::Floats(self.1).tile(w, x)
+    }
+}
+
+impl Strips for Floats {
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn strip<const R: usize>(
+        self,
+        w: [&[f32]; R],
+        x: &[f32],
+        lanes: usize,
+        sums: &mut [f32],
+        width: usize,
+        ahead: [&[u8]; R],
+    ) {
+        if lanes != LANES {
+            return avx2::Floats(self.1).strip(w, x, lanes, sums, width, ahead);
+        }
+        // SAFETY: an `Avx512` and an `Avx2` exist, so the CPU has the instructions.
+        unsafe { strip(w, x, sums, width, ahead) }
+    }
+}
+
+/// Columns whose sums go on side by side: an instruction need not wait for the one before.
+const SIDE: usize = 2;
+
+#[target_feature(enable = "avx512f,avx2,fma")]
+fn strip<const R: usize>(w: [&[f32]; R], x: &[f32], sums: &mut [f32], width: usize, ahead: [&[u8]; R]) {
+    let x = x.as_chunks::<LANES>().0;
+    let w = w.map(|w| &w[..x.len()]);
+    let mut acc = [[_mm512_setzero_ps(); R]; SIDE];
+    let mut first = 0;
+    for (line, x) in lines(x, ahead[0]) {
+        prefetch(ahead, line);
+        let w = w.map(|w| &w[first..first + x.len()]);
+        let (sides, rest) = x.as_chunks::<SIDE>();
+        let step = |acc: &mut [_; R], x: &[f32; LANES], i: usize| {
+            // SAFETY: `x` has that many values.
+            #[allow(unsafe_code)]
+            let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+            for (acc, w) in acc.iter_mut().zip(w) {
+                *acc = _mm512_fmadd_ps(_mm512_set1_ps(w[i]), x, *acc);
+            }
+        };
+        for (i, x) in sides.iter().enumerate() {
+            for (side, x) in x.iter().enumerate() {
+                step(&mut acc[side], x, i * SIDE + side);
+            }
+        }
+        for (i, x) in rest.iter().enumerate() {
+            step(&mut acc[0], x, sides.len() * SIDE + i);
+        }
+        first += x.len();
+    }
+    for r in 0..R {
+        let sums = &mut sums[r * width..][..LANES];
+        // SAFETY: there are that many sums.
+        #[allow(unsafe_code)]
+        unsafe {
+            let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_add_ps(acc[0][r], acc[1][r]));
+            _mm512_storeu_ps(sums.as_mut_ptr(), sum);
+        }
+    }
+}
