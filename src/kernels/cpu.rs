@@ -18,19 +18,6 @@ pub fn fast<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// As [`fast`], and compiled for AVX-512 as well: for kernels that gain more by it than another copy of their
-/// code costs.
-#[inline(always)]
-pub fn widest<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    if Avx512::new().is_some() {
-        // SAFETY: an `Avx512` exists, so the CPU has the instructions.
-        #[allow(unsafe_code)]
-        return unsafe { avx512(f) };
-    }
-    fast(f)
-}
-
 /// Whether a product and a sum are one instruction in what [`fast`] runs: rounded once, and slow where they
 /// are not.
 #[inline(always)]
@@ -97,6 +84,17 @@ impl Avx512 {
         use std::arch::is_x86_feature_detected as has;
         let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
         (all && has!("avx512vl") && has_avx2()).then_some(Self(()))
+    }
+
+    /// Runs `f`, compiled for it: as [`fast`] does, for kernels that gain more by it than another copy of their
+    /// code costs.
+    #[inline(always)]
+    pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        // SAFETY: an `Avx512` exists, so the CPU has the instructions.
+        #[allow(unsafe_code)]
+        unsafe {
+            avx512(f)
+        }
     }
 }
 

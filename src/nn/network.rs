@@ -9,7 +9,7 @@ use super::loss::{check_labels, in_dataset};
 use super::op::Role;
 use super::plan::{Layer, Plan, Work};
 use crate::weight::zeros;
-use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight};
+use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight, parallel};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -128,15 +128,40 @@ impl<T: Float> Network<T> {
         &self,
         input: &Input<T>,
         taps: Vec<usize>,
-        mut observe: Option<Observer<'_, T>>,
+        observe: Option<Observer<'_, T>>,
     ) -> Result<Outputs<T>> {
         let x = input.values()?;
+        let sizes = self.sizes(x.shape())?;
+        match observe {
+            None if sizes.iter().any(|(work, _)| work.is_large()) => {
+                parallel::inside(|| self.pass(x, sizes, &taps, None))
+            }
+            observe => self.pass(x, sizes, &taps, observe),
+        }
+    }
+
+    /// Work and shape of each layer's output for an input of this shape.
+    fn sizes(&self, shape: &[usize]) -> Result<Vec<(Work, Vec<usize>)>> {
+        let mut sizes: Vec<(Work, Vec<usize>)> = Vec::with_capacity(self.plan.layers.len());
+        for layer in &self.plan.layers {
+            let of = |from: &usize| if *from == 0 { shape } else { &sizes[from - 1].1[..] };
+            let inputs: Vec<&[usize]> = layer.from.iter().map(of).collect();
+            sizes.push(layer.size(&self.plan.slots, &inputs)?);
+        }
+        Ok(sizes)
+    }
+
+    fn pass(
+        &self,
+        x: &Tensor<T>,
+        sizes: Vec<(Work, Vec<usize>)>,
+        taps: &[usize],
+        mut observe: Option<Observer<'_, T>>,
+    ) -> Result<Outputs<T>> {
         let mut values: Vec<Option<Value<'_, T>>> = Vec::with_capacity(self.plan.layers.len() + 1);
         values.push(Some(Value { shape: x.shape().to_vec(), data: Cow::Borrowed(x.as_slice()) }));
-        for (i, layer) in self.plan.layers.iter().enumerate() {
+        for (i, (layer, (work, shape))) in self.plan.layers.iter().zip(sizes).enumerate() {
             let inputs: Vec<&Value<'_, T>> = layer.from.iter().filter_map(|f| values[*f].as_ref()).collect();
-            let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.shape[..]).collect();
-            let (work, shape) = layer.size(&self.plan.slots, &shapes)?;
             if let (Some(observe), Work::Linear { .. } | Work::Conv { .. }) = (&mut observe, work) {
                 observe(&self.plan.slots[layer.slots[0]].name, &inputs[0].data)?;
             }

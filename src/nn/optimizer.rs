@@ -1,7 +1,9 @@
 //! Optimizers: how a gradient changes the trained numbers. Formulas and defaults are PyTorch's.
 
 use crate::format::Store;
-use crate::kernels::cpu::widest;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx512;
+use crate::kernels::cpu::fast;
 use crate::{Float, Invalid, Result, parallel};
 use serde::{Deserialize, Serialize};
 
@@ -301,7 +303,15 @@ fn each<T: Float>(
     f: impl Fn(&mut T, T, &mut T, &mut T) + Sync + Send + Copy,
 ) {
     if weights.len() <= CHUNK {
-        return widest(
+        // Roots and quotients take most of the time.
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx512::new() {
+            return cpu.run(
+                #[inline(always)]
+                || piece(weights, gradient, first, second, f),
+            );
+        }
+        return fast(
             #[inline(always)]
             || piece(weights, gradient, first, second, f),
         );

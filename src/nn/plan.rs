@@ -71,17 +71,21 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    /// Multiplications of its products.
-    pub fn operations(&self) -> usize {
-        match self {
+    /// Whether there is enough to do that it is shared out: a pass then runs on one of the threads that do.
+    pub fn is_large(&self) -> bool {
+        let operations = match self {
             Self::Linear { n, cols, rows, .. } => n.saturating_mul(*cols).saturating_mul(*rows),
             Self::Conv { n, out, geometry } => {
                 n.saturating_mul(geometry.windows() * out).saturating_mul(geometry.cols())
             }
             _ => 0,
-        }
+        };
+        operations >= LARGE
     }
 }
+
+/// Multiplications of a layer's products from which it is worth more than one thread.
+const LARGE: usize = 1 << 19;
 
 impl Plan {
     pub fn new(graph: &Graph, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {

@@ -320,7 +320,7 @@ impl<T: Float> Trainable<T> {
             let inputs: Vec<&[usize]> = layer.from.iter().map(|f| &self.shapes[*f][..]).collect();
             let (work, shape) = layer.size(&self.plan.slots, &inputs)?;
             resize(&mut self.values[i + 1], shape.iter().product(), &layer.label)?;
-            self.large |= work.operations() >= LARGE;
+            self.large |= work.is_large();
             self.shapes[i + 1] = shape;
             self.works.push(work);
         }
@@ -442,9 +442,6 @@ impl<T: Float> Trainable<T> {
         Ok(())
     }
 }
-
-/// Multiplications of a layer from which a step runs on the threads that share the work.
-const LARGE: usize = 1 << 19;
 
 /// What a layer takes: no more than two outputs.
 fn inputs<'v, T>(values: &'v [Vec<T>], from: &[usize]) -> [&'v [T]; 2] {

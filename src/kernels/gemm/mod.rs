@@ -9,62 +9,95 @@
 
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
+mod out;
 mod tile;
+mod vector;
 
+pub use out::Out;
 pub use tile::{Across, Along, Left, Right, along};
+pub use vector::Vector;
 
+use super::cpu::fast;
+#[cfg(not(target_arch = "x86_64"))]
+use super::cpu::has_fused;
 #[cfg(target_arch = "x86_64")]
-use super::cpu::Avx512;
-use super::cpu::{fast, has_fused, widest};
+use super::cpu::{Avx2, Avx512};
 use super::memory::with_room;
-use super::transpose::transpose;
 use crate::parallel;
 use bytemuck::Pod;
 use num_traits::Float;
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
 use std::ops::Range;
+use vector::Array;
+#[cfg(target_arch = "x86_64")]
+use vector::Of;
 
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 19;
 /// Bytes of left rows that stay near while they meet all panels.
 const LEFT: usize = 64 << 10;
 
-/// Most rows of any tile.
-const MOST: usize = 16;
+/// The instructions that a product is made of.
+#[derive(Clone, Copy)]
+pub enum Form {
+    /// Those of every CPU.
+    Portable,
+    /// A product and a sum are one instruction.
+    #[cfg(not(target_arch = "x86_64"))]
+    Fused,
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+}
 
-/// How a product is cut for an instruction set.
-pub struct Cut {
+impl Form {
+    /// The fastest that this CPU has.
+    fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        return match (Avx512::new(), Avx2::new()) {
+            (Some(cpu), _) => Self::Avx512(cpu),
+            (None, Some(cpu)) => Self::Avx2(cpu),
+            (None, None) => Self::Portable,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        if has_fused() { Self::Fused } else { Self::Portable }
+    }
+
+    /// How a product is cut, for numbers of so many bytes. A panel stays in the nearest cache beside the rows
+    /// that it meets, or in the next one where a tile is so high that it is not read often.
+    fn cut(self, size: usize) -> Cut {
+        let (height, vector, panel, panels) = match self {
+            Self::Portable => (4, 16, 20 << 10, 100),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Fused => (6, 32, 20 << 10, 100),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => (6, 32, 20 << 10, 100),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => (12, 64, 64 << 10, 12),
+        };
+        let width = 2 * vector / size;
+        Cut { height, width, steps: panel / (width * size), panels }
+    }
+}
+
+/// How a product is cut.
+struct Cut {
     /// Most rows of a tile.
     height: usize,
-    /// Columns of a panel.
+    /// Columns of a panel: two vectors.
     width: usize,
-    /// Bytes of a panel.
-    panel: usize,
+    /// Most steps of a block.
+    steps: usize,
     /// Panels that are made at a time.
     panels: usize,
-    /// Whether a product and a sum are rounded once.
-    fused: bool,
 }
 
 impl Cut {
-    /// 16 registers. A panel stays in the nearest cache beside the rows that it meets.
-    const fn usual(width: usize, fused: bool) -> Self {
-        Self { height: 6, width, panel: 20 << 10, panels: 100, fused }
-    }
-
-    /// 32 registers. A tile is so high that its panel may come from a farther cache.
-    #[cfg(any(target_arch = "x86_64", test))]
-    const fn wide(width: usize) -> Self {
-        Self { height: 12, width, panel: 64 << 10, panels: 12, fused: true }
-    }
-
-    /// Most steps of a block.
-    const fn most<T>(&self) -> usize {
-        self.panel / (self.width * size_of::<T>())
-    }
-
     /// Steps of the longest of the blocks that so many steps are cut into; all are about as long.
-    fn longest<T>(&self, steps: usize) -> usize {
-        steps.div_ceil(steps.div_ceil(self.most::<T>()).max(1))
+    fn longest(&self, steps: usize) -> usize {
+        steps.div_ceil(steps.div_ceil(self.steps).max(1))
     }
 
     /// Panels that are made at a time, of so many columns.
@@ -83,7 +116,7 @@ pub trait Lanes: Float + Pod + Send + Sync {
     fn block<L: Left<Self>, R: Right<Self>>(left: L, right: R, part: &Part<Self>, out: &mut Out<'_, Self>) {
         // Called once a panel, and so not compiled again for each left operand.
         Self::tiles(
-            &Self::cut(),
+            Form::best(),
             left,
             &|steps, first, width, lanes, panel| {
                 fast(
@@ -98,60 +131,51 @@ pub trait Lanes: Float + Pod + Send + Sync {
 
     #[doc(hidden)]
     fn tiles<L: Left<Self>>(
-        cut: &Cut,
+        form: Form,
         left: L,
         pack: &Pack<'_, Self>,
         part: &Part<Self>,
         out: &mut Out<'_, Self>,
     );
-
-    /// How products are cut here.
-    #[doc(hidden)]
-    fn cut() -> Cut;
 }
 
 macro_rules! lanes {
-    ($t:ty, $n:literal, $half:literal, $twice:literal) => {
+    ($t:ty, $short:literal, $long:literal, $avx2:ty, $avx512:ty) => {
         impl Lanes for $t {
             fn tiles<L: Left<Self>>(
-                cut: &Cut,
+                form: Form,
                 left: L,
                 pack: &Pack<'_, Self>,
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
-                let room = cut.panels(part.columns.len()) * cut.width * cut.longest::<Self>(part.steps);
-                with_room(room, |room: &mut [Self]| {
-                    #[cfg(any(target_arch = "x86_64", test))]
-                    if cut.width == $twice {
-                        return widest(
-                            #[inline(always)]
-                            || blocks::<Self, L, $twice, $n, 12, true>(left, pack, part, out, room, cut),
-                        );
+                let cut = form.cut(size_of::<Self>());
+                let room = cut.panels(part.columns.len()) * cut.width * cut.longest(part.steps);
+                with_room(room, |room: &mut [Self]| match form {
+                    Form::Portable => {
+                        blocks::<Self, Array<$t, $short, false>, L, 4>((), left, pack, part, out, room, &cut);
                     }
-                    if cut.fused {
-                        fast(
-                            #[inline(always)]
-                            || blocks::<Self, L, $n, $half, 6, true>(left, pack, part, out, room, cut),
-                        );
-                    } else {
-                        blocks::<Self, L, $n, $half, 6, false>(left, pack, part, out, room, cut);
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Form::Fused => {
+                        blocks::<Self, Array<$t, $long, true>, L, 6>((), left, pack, part, out, room, &cut);
                     }
+                    #[cfg(target_arch = "x86_64")]
+                    Form::Avx2(cpu) => fast(
+                        #[inline(always)]
+                        || blocks::<Self, Of<$avx2>, L, 6>(cpu, left, pack, part, out, room, &cut),
+                    ),
+                    #[cfg(target_arch = "x86_64")]
+                    Form::Avx512(cpu) => cpu.run(
+                        #[inline(always)]
+                        || blocks::<Self, Of<$avx512>, L, 12>(cpu, left, pack, part, out, room, &cut),
+                    ),
                 });
-            }
-
-            fn cut() -> Cut {
-                #[cfg(target_arch = "x86_64")]
-                if Avx512::new().is_some() {
-                    return Cut::wide($twice);
-                }
-                Cut::usual($n, has_fused())
             }
         }
     };
 }
-lanes!(f32, 16, 8, 32);
-lanes!(f64, 8, 4, 16);
+lanes!(f32, 4, 8, __m256, __m512);
+lanes!(f64, 2, 4, __m256d, __m512d);
 
 /// What one thread computes: `beta * out + alpha * left * right` for some rows of the left operand and some
 /// columns of the right one.
@@ -164,102 +188,9 @@ pub struct Part<T> {
     pub beta: T,
 }
 
-/// Where the result goes: the first number is that of the part.
-pub struct Out<'a, T> {
-    pub values: &'a mut [T],
-    pub stride: usize,
-    /// Columns of the product are rows here.
-    pub turned: bool,
-}
-
-impl<T: Float + Pod> Out<'_, T> {
-    /// `beta * out + alpha * sums` for the columns from `column` of which there are `width`. Not compiled again
-    /// for each tile.
-    #[inline(never)]
-    fn put<const N: usize>(
-        &mut self,
-        at: (usize, usize),
-        width: usize,
-        (alpha, beta): (T, T),
-        sums: &[[T; N]],
-    ) {
-        let new = |old: T, sum: T| {
-            let sum = alpha * sum;
-            if beta == T::zero() { sum } else { beta * old + sum }
-        };
-        fast(
-            #[inline(always)]
-            || {
-                if self.turned {
-                    self.put_turned(at, width, new, sums)
-                } else {
-                    self.put_straight(at, width, new, sums)
-                }
-            },
-        );
-    }
-
-    #[inline(always)]
-    fn put_straight<const N: usize>(
-        &mut self,
-        (row, column): (usize, usize),
-        width: usize,
-        new: impl Fn(T, T) -> T,
-        sums: &[[T; N]],
-    ) {
-        for (i, sums) in sums.iter().enumerate() {
-            let to = &mut self.values[(row + i) * self.stride + column..][..width];
-            // Most are whole: their length is known.
-            if let Some(to) = to.first_chunk_mut::<N>() {
-                for j in 0..N {
-                    to[j] = new(to[j], sums[j]);
-                }
-            } else {
-                for (to, sum) in to.iter_mut().zip(sums) {
-                    *to = new(*to, *sum);
-                }
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn put_turned<const N: usize>(
-        &mut self,
-        (row, column): (usize, usize),
-        width: usize,
-        new: impl Fn(T, T) -> T,
-        sums: &[[T; N]],
-    ) {
-        let mut turned = [[T::zero(); MOST]; N];
-        let rows = sums.len().min(MOST);
-        transpose((sums.as_flattened(), N), [rows, width], (turned.as_flattened_mut(), MOST));
-        for (j, turned) in turned[..width].iter().enumerate() {
-            let to = &mut self.values[(column + j) * self.stride + row..][..rows];
-            if let (Some(to), Some(turned)) = (to.first_chunk_mut::<12>(), turned.first_chunk::<12>()) {
-                for i in 0..12 {
-                    to[i] = new(to[i], turned[i]);
-                }
-            } else {
-                for (to, sum) in to.iter_mut().zip(turned) {
-                    *to = new(*to, *sum);
-                }
-            }
-        }
-    }
-
-    /// `out = beta * out`, for a product without steps.
-    fn scale(&mut self, rows: usize, columns: usize, beta: T) {
-        let (rows, columns) = if self.turned { (columns, rows) } else { (rows, columns) };
-        for row in self.values.chunks_mut(self.stride.max(1)).take(rows) {
-            for to in &mut row[..columns] {
-                *to = if beta == T::zero() { beta } else { beta * *to };
-            }
-        }
-    }
-}
-
 #[inline(always)]
-fn blocks<T, L, const N: usize, const HALF: usize, const HEIGHT: usize, const FUSED: bool>(
+fn blocks<T, V, L, const HEIGHT: usize>(
+    cpu: V::Cpu,
     left: L,
     pack: &Pack<'_, T>,
     part: &Part<T>,
@@ -268,56 +199,65 @@ fn blocks<T, L, const N: usize, const HALF: usize, const HEIGHT: usize, const FU
     cut: &Cut,
 ) where
     T: Float + Pod,
+    V: Vector<T>,
     L: Left<T>,
 {
     let Part { rows, columns, steps, alpha, beta } = part;
     if *steps == 0 {
         return out.scale(rows.len(), columns.len(), *beta);
     }
-    let (longest, panels) = (cut.longest::<T>(*steps), cut.panels(columns.len()));
+    let (longest, panels, n) = (cut.longest(*steps), cut.panels(columns.len()), 2 * V::LEN);
     let near = (LEFT / (longest * size_of::<T>())).max(HEIGHT);
-    for first in columns.clone().step_by(panels * N) {
-        let some = first..columns.end.min(first + panels * N);
+    let mut tile = [T::zero(); out::HEIGHT * out::WIDTH];
+    for first in columns.clone().step_by(panels * n) {
+        let some = first..columns.end.min(first + panels * n);
         for step in (0..*steps).step_by(longest) {
             let now = step..(*steps).min(step + longest);
             let beta = if step == 0 { *beta } else { T::one() };
-            for (column, panel) in some.clone().step_by(N).zip(room.chunks_exact_mut(longest * N)) {
-                let width = N.min(some.end - column);
-                let lanes = if width > HALF { N } else { HALF };
+            for (column, panel) in some.clone().step_by(n).zip(room.chunks_exact_mut(longest * n)) {
+                let width = n.min(some.end - column);
+                let lanes = if width > V::LEN { n } else { V::LEN };
                 pack(now.clone(), column, width, lanes, &mut panel[..now.len() * lanes]);
             }
             for band in rows.clone().step_by(near) {
                 let band = band..rows.end.min(band + near);
-                for (column, panel) in some.clone().step_by(N).zip(room.chunks_exact(longest * N)) {
-                    let width = N.min(some.end - column);
+                for (column, panel) in some.clone().step_by(n).zip(room.chunks_exact(longest * n)) {
+                    let width = n.min(some.end - column);
                     // Tiles that are about as high as each other.
                     let tiles = band.len().div_ceil(HEIGHT);
                     let mut row = band.start;
                     for i in 0..tiles {
                         let height = (band.end - row).div_ceil(tiles - i);
-                        let at = (row - rows.start, column - columns.start);
                         macro_rules! tile {
-                            ($m:literal, $n:ident) => {{
-                                let mut sums = [[T::zero(); $n]; $m];
-                                let panel = &panel[..now.len() * $n];
-                                left.tile::<$m, $n, FUSED>(row, now.clone(), panel, &mut sums);
-                                out.put(at, width, (*alpha, beta), &sums);
+                            ($m:literal, $w:literal) => {{
+                                let mut sums = [[V::zero(cpu); $w]; $m];
+                                let panel = &panel[..now.len() * $w * V::LEN];
+                                left.tile::<V, $m, $w>(cpu, row, now.clone(), panel, &mut sums);
+                                for i in 0..$m {
+                                    for w in 0..$w {
+                                        sums[i][w].store(&mut tile[(i * $w + w) * V::LEN..]);
+                                    }
+                                }
                             }};
                         }
                         macro_rules! heights {
-                            ($n:ident: $($m:literal)*) => {
+                            ($w:tt: $($m:literal)*) => {
                                 match height {
                                     // What no tile is as high as is not compiled.
-                                    $($m if const { $m <= HEIGHT } => tile!($m, $n),)*
+                                    $($m if const { $m <= HEIGHT } => tile!($m, $w),)*
                                     _ => {}
                                 }
                             };
                         }
-                        if width > HALF {
-                            heights!(N: 1 2 3 4 5 6 7 8 9 10 11 12);
+                        let apart = if width > V::LEN {
+                            heights!(2: 1 2 3 4 5 6 7 8 9 10 11 12);
+                            n
                         } else {
-                            heights!(HALF: 1 2 3 4 5 6 7 8 9 10 11 12);
-                        }
+                            heights!(1: 1 2 3 4 5 6 7 8 9 10 11 12);
+                            V::LEN
+                        };
+                        let at = (row - rows.start, column - columns.start);
+                        out.put(at, width, (*alpha, beta), (&tile[..height * apart], apart));
                         row += height;
                     }
                 }
@@ -359,6 +299,11 @@ pub fn gemm<T: Lanes>(
     }
 }
 
+/// How products are cut on this CPU.
+fn cut<T>() -> Cut {
+    Form::best().cut(size_of::<T>())
+}
+
 #[derive(Clone, Copy)]
 struct Work<T> {
     m: usize,
@@ -374,7 +319,7 @@ impl<T: Lanes> Work<T> {
     fn turns(self, a_transposed: bool, b_transposed: bool) -> bool {
         let Self { m, k, n, .. } = self;
         let pack = |rows: usize, along: bool| k * rows * if along { 4 } else { 1 };
-        let written = m * n * k.div_ceil(T::cut().most::<T>()).max(1);
+        let written = m * n * k.div_ceil(cut::<T>().steps).max(1);
         pack(m, !a_transposed) + 4 * written < pack(n, b_transposed) + written
     }
 
@@ -395,7 +340,7 @@ impl<T: Lanes> Work<T> {
 
     fn straight<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
         let Self { k, n, alpha, beta, .. } = self;
-        let rows = self.rows(T::cut().height);
+        let rows = self.rows(cut::<T>().height);
         parallel::for_each_chunk(c, rows * n, |i, values| {
             let rows = i * rows..i * rows + values.len() / n;
             let part = Part { rows, columns: 0..n, steps: k, alpha, beta };
@@ -405,7 +350,7 @@ impl<T: Lanes> Work<T> {
 
     fn turned<L: Left<T>, R: Right<T>>(self, left: L, right: R, c: &mut [T]) {
         let Self { k, n, alpha, beta, .. } = self;
-        let columns = self.rows(T::cut().width);
+        let columns = self.rows(cut::<T>().width);
         parallel::for_each_chunk(c, columns * n, |i, values| {
             let columns = i * columns..i * columns + values.len() / n;
             let part = Part { rows: 0..n, columns, steps: k, alpha, beta };
@@ -478,14 +423,20 @@ mod tests {
         check(|x| x as f32, 1e-6);
     }
 
-    /// Each on whatever CPU, with what that has.
     #[test]
-    fn forms_for_other_cpus_are_the_same_product() {
+    fn every_form_is_the_same_product() {
         for [m, k, n] in [[1, 1, 1], [29, 1100, 45], [13, 530, 7], [70, 64, 130]] {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let mut wanted = vec![0.0; m * n];
             gemm([m, k, n], 1.0, (&a, false), (&b, false), 0.0, &mut wanted);
-            for cut in [Cut::usual(8, true), Cut::usual(8, false), Cut::wide(16)] {
+            let forms = [
+                Some(Form::Portable),
+                #[cfg(target_arch = "x86_64")]
+                Avx2::new().map(Form::Avx2),
+                #[cfg(target_arch = "x86_64")]
+                Avx512::new().map(Form::Avx512),
+            ];
+            for form in forms.into_iter().flatten() {
                 for turned in [false, true] {
                     let mut c = vec![f64::NAN; m * n];
                     let stride = if turned { m } else { n };
@@ -494,7 +445,7 @@ mod tests {
                     let pack = |steps: Range<usize>, first, width, lanes, panel: &mut [f64]| {
                         Across(&b, n).pack(steps, first, width, lanes, panel);
                     };
-                    f64::tiles(&cut, Along(&a, k), &pack, &part, &mut out);
+                    f64::tiles(form, Along(&a, k), &pack, &part, &mut out);
                     let c = if turned { transposed(&c, n, m) } else { c };
                     assert!(c.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12));
                 }

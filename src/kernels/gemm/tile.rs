@@ -3,7 +3,7 @@
 
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
-use crate::kernels::cpu::multiply_add;
+use super::vector::Vector;
 use crate::kernels::transpose::transpose;
 use bytemuck::Pod;
 use num_traits::Float;
@@ -11,13 +11,15 @@ use std::ops::Range;
 
 /// The left operand of a product: `steps` numbers in each row.
 pub trait Left<T>: Copy + Sync {
-    /// `sums[i][j] += row first + i at each of the steps * panel[step][j]`, step by step.
-    fn tile<const M: usize, const N: usize, const FUSED: bool>(
+    /// `sums[i] += row first + i at each of the steps * panel[step]`, step by step; a step of the panel is `W`
+    /// vectors.
+    fn tile<V: Vector<T>, const M: usize, const W: usize>(
         self,
+        cpu: V::Cpu,
         first: usize,
         steps: Range<usize>,
         panel: &[T],
-        sums: &mut [[T; N]; M],
+        sums: &mut [[V; W]; M],
     );
 }
 
@@ -31,61 +33,78 @@ pub struct Across<'a, T>(pub &'a [T], pub usize);
 
 impl<T: Float + Sync> Left<T> for Along<'_, T> {
     #[inline(always)]
-    fn tile<const M: usize, const N: usize, const FUSED: bool>(
+    fn tile<V: Vector<T>, const M: usize, const W: usize>(
         self,
+        cpu: V::Cpu,
         first: usize,
         steps: Range<usize>,
         panel: &[T],
-        sums: &mut [[T; N]; M],
+        sums: &mut [[V; W]; M],
     ) {
         // A loop: closures would not be compiled for the instruction set of their surroundings.
         let mut rows = [&[][..]; M];
         for i in 0..M {
             rows[i] = &self.0[(first + i) * self.1..][steps.start..steps.end];
         }
-        along::<T, M, N, FUSED>(rows, panel.as_chunks::<N>().0, sums);
+        along(cpu, rows, panel, sums);
     }
 }
 
 /// `sums += rows * panel`, for rows as long as the panel.
 #[inline(always)]
-pub fn along<T: Float, const M: usize, const N: usize, const FUSED: bool>(
+pub fn along<T: Copy, V: Vector<T>, const M: usize, const W: usize>(
+    cpu: V::Cpu,
     rows: [&[T]; M],
-    panel: &[[T; N]],
-    sums: &mut [[T; N]; M],
+    panel: &[T],
+    sums: &mut [[V; W]; M],
 ) {
+    let steps = panel.len() / (W * V::LEN);
     // A copy that nothing else points to can stay in registers.
     let mut now = *sums;
     let mut equal = rows;
     for i in 0..M {
-        equal[i] = &rows[i][..panel.len()];
+        equal[i] = &rows[i][..steps];
     }
-    for (k, b) in panel.iter().enumerate() {
+    for k in 0..steps {
+        let b = step::<T, V, W>(cpu, panel, k);
         for i in 0..M {
             let a = equal[i][k];
-            for j in 0..N {
-                now[i][j] = multiply_add::<T, FUSED>(a, b[j], now[i][j]);
+            for w in 0..W {
+                now[i][w] = now[i][w].add_product(a, b[w]);
             }
         }
     }
     *sums = now;
 }
 
+/// One step of a panel.
+#[inline(always)]
+fn step<T, V: Vector<T>, const W: usize>(cpu: V::Cpu, panel: &[T], k: usize) -> [V; W] {
+    let from = &panel[k * W * V::LEN..][..W * V::LEN];
+    let mut vectors = [V::zero(cpu); W];
+    for w in 0..W {
+        vectors[w] = V::load(cpu, &from[w * V::LEN..]);
+    }
+    vectors
+}
+
 impl<T: Float + Sync> Left<T> for Across<'_, T> {
     #[inline(always)]
-    fn tile<const M: usize, const N: usize, const FUSED: bool>(
+    fn tile<V: Vector<T>, const M: usize, const W: usize>(
         self,
+        cpu: V::Cpu,
         first: usize,
         steps: Range<usize>,
         panel: &[T],
-        sums: &mut [[T; N]; M],
+        sums: &mut [[V; W]; M],
     ) {
         let mut now = *sums;
-        for (k, b) in steps.zip(panel.as_chunks::<N>().0) {
-            let Some(a) = self.0[k * self.1 + first..].first_chunk::<M>() else { return };
+        for k in 0..steps.len() {
+            let b = step::<T, V, W>(cpu, panel, k);
+            let Some(a) = self.0[(steps.start + k) * self.1 + first..].first_chunk::<M>() else { return };
             for i in 0..M {
-                for j in 0..N {
-                    now[i][j] = multiply_add::<T, FUSED>(a[i], b[j], now[i][j]);
+                for w in 0..W {
+                    now[i][w] = now[i][w].add_product(a[i], b[w]);
                 }
             }
         }

@@ -9,7 +9,7 @@
 
 use super::conv::Geometry;
 use crate::kernels::cpu::fast;
-use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right, along};
+use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right, Vector, along};
 use crate::kernels::memory::with_room;
 use crate::{Float, parallel};
 use std::ops::Range;
@@ -293,29 +293,29 @@ struct Rows<'a, T>(Windows<'a, T>);
 
 impl<T: Float> Left<T> for Rows<'_, T> {
     #[inline(always)]
-    fn tile<const M: usize, const N: usize, const FUSED: bool>(
+    fn tile<V: Vector<T>, const M: usize, const W: usize>(
         self,
+        cpu: V::Cpu,
         first: usize,
         steps: Range<usize>,
         panel: &[T],
-        sums: &mut [[T; N]; M],
+        sums: &mut [[V; W]; M],
     ) {
         let mut places = [0; M];
         for i in 0..M {
             places[i] = self.0.place(first + i);
         }
-        let panel = panel.as_chunks::<N>().0;
         let mut now = *sums;
         let mut at = steps.start;
         while at < steps.end {
             let (line, left) = (at / self.0.out, at % self.0.out);
             let len = (self.0.out - left).min(steps.end - at);
-            let panel = &panel[at - steps.start..][..len];
+            let panel = &panel[(at - steps.start) * W * V::LEN..][..len * W * V::LEN];
             let mut rows = [&[][..]; M];
             for i in 0..M {
                 rows[i] = &self.0.values[places[i] + line * self.0.width + left..][..len];
             }
-            along::<T, M, N, FUSED>(rows, panel, &mut now);
+            along(cpu, rows, panel, &mut now);
             at += len;
         }
         *sums = now;
