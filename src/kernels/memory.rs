@@ -154,8 +154,31 @@ fn fence(streamed: bool) {
 /// # Panics
 /// Where `f` pushes another number of values than it said: an error of the program.
 pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
+    values: Vec<T>,
+    pieces: impl Iterator<Item = (usize, I)>,
+    f: impl Fn(I, &mut Slot<'_, T>) -> Result<R, E> + Sync + Send,
+) -> Result<(Vec<T>, Vec<R>), E> {
+    fill_in_order(values, pieces, false, f)
+}
+
+/// The same, but begins with the last pieces: after a pass over all that they are made from, these are still in the
+/// caches. Without results, and with the error of the last piece that has one.
+///
+/// # Errors
+/// # Panics
+/// As [`fill`].
+pub fn fill_backwards<T: Pod + Send + Sync, I: Send, E: Send>(
+    values: Vec<T>,
+    pieces: impl Iterator<Item = (usize, I)>,
+    f: impl Fn(I, &mut Slot<'_, T>) -> Result<(), E> + Sync + Send,
+) -> Result<Vec<T>, E> {
+    fill_in_order(values, pieces, true, f).map(|(values, _)| values)
+}
+
+fn fill_in_order<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
     mut values: Vec<T>,
     pieces: impl Iterator<Item = (usize, I)>,
+    backwards: bool,
     f: impl Fn(I, &mut Slot<'_, T>) -> Result<R, E> + Sync + Send,
 ) -> Result<(Vec<T>, Vec<R>), E> {
     values.clear();
@@ -168,7 +191,11 @@ pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
         total += len;
         (now, item)
     });
-    let results = parallel::try_map_vec(slots.collect(), |(rest, item)| {
+    let mut slots: Vec<_> = slots.collect();
+    if backwards {
+        slots.reverse();
+    }
+    let results = parallel::try_map_vec(slots, |(rest, item)| {
         let mut slot = Slot { rest, streamed };
         let result = f(item, &mut slot)?;
         assert!(slot.rest.is_empty(), "a piece is shorter than it said");
@@ -218,11 +245,19 @@ mod tests {
             let value = |piece: usize, i: usize| (piece * 1000 + i) as f32;
             let room = if large { LARGE } else { lens.iter().sum() };
             let pieces = lens.iter().copied().zip(lens.iter().copied().enumerate());
-            let (all, given) = fill(reserve(room).unwrap(), pieces, |(piece, len), slot| {
+            let push = |piece: usize, len: usize, slot: &mut Slot<'_, f32>| {
                 let values: Vec<f32> = (0..len).map(|i| value(piece, i)).collect();
                 values.chunks(cut).for_each(|c| slot.push(c));
+            };
+            let (all, given) = fill(reserve(room).unwrap(), pieces.clone(), |(piece, len), slot| {
+                push(piece, len, slot);
                 Ok::<_, ()>(piece)
             }).unwrap();
+            let backwards = fill_backwards(reserve(room).unwrap(), pieces, |(piece, len), slot| {
+                push(piece, len, slot);
+                Ok::<_, ()>(())
+            }).unwrap();
+            prop_assert_eq!(&all, &backwards);
             let wanted: Vec<f32> = lens.iter().enumerate().flat_map(|(p, n)| (0..*n).map(move |i| value(p, i))).collect();
             prop_assert_eq!(all, wanted);
             prop_assert_eq!(given, (0..lens.len()).collect::<Vec<_>>());

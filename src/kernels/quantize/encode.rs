@@ -171,6 +171,12 @@ impl Line {
     #[inline(always)]
     fn encode(&self, values: &[[f32; BLOCK]], ahead: usize, out: &mut [[u8; BLOCK]]) -> usize {
         #[cfg(target_arch = "x86_64")]
+        if crate::kernels::cpu::Avx512::new().is_some() {
+            // SAFETY: the CPU has the instructions, as was just asked.
+            #[allow(unsafe_code)]
+            return unsafe { super::avx512::encode(self, values, ahead, out) };
+        }
+        #[cfg(target_arch = "x86_64")]
         if crate::kernels::cpu::has_avx2() {
             // SAFETY: the CPU has the instructions, as was just asked.
             #[allow(unsafe_code)]
@@ -298,6 +304,13 @@ mod tests {
             let done = line.encode(blocks, 0, &mut a);
             prop_assert_eq!(line.encode_portable(blocks, 64, &mut b), done);
             prop_assert_eq!(a, b);
+            #[cfg(target_arch = "x86_64")]
+            if crate::kernels::cpu::has_avx2() {
+                // SAFETY: the CPU has the instructions, as was just asked.
+                #[allow(unsafe_code)]
+                let other = unsafe { super::super::avx2::encode(&line, blocks, 0, &mut b) };
+                prop_assert_eq!((other, b), (done, a));
+            }
         }
 
         #[test]
