@@ -1,8 +1,9 @@
 //! The kernels for `f32` with AVX2: compares that become bits by `movmskps`, and moves by a table of
 //! permutations. The compiler makes neither from the portable form.
 
-use super::{Magnitude, portable};
+use super::{AHEAD, Magnitude, portable};
 use crate::kernels::cpu::Avx2;
+use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m256i, _mm_cvtsi64_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
     _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32,
@@ -73,6 +74,7 @@ fn at_least(values: &[f32], least: u32, chosen: &mut [u64]) -> bool {
     let mut top = _mm256_setzero_si256();
     let (words, rest) = values.as_chunks::<64>();
     for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
         let mut bits = 0;
         for (i, values) in values.as_chunks::<8>().0.iter().enumerate() {
             let x = magnitudes(values);
@@ -164,6 +166,7 @@ fn largest_of_fours(values: &[f32], n: usize, chosen: &mut [u64]) -> bool {
     let mut top = _mm256_setzero_si256();
     let (words, rest) = values.as_chunks::<64>();
     for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
         let (mut next, mut second) = (0, 0);
         for (i, values) in values.as_chunks::<8>().0.iter().enumerate() {
             let x = magnitudes(values);

@@ -2,8 +2,9 @@
 //! the chosen lanes together.
 
 use super::avx2::{push_chosen, ranked_fours};
-use super::portable;
+use super::{AHEAD, portable};
 use crate::kernels::cpu::Avx512;
+use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m512i, _mm512_add_epi32, _mm512_and_si512, _mm512_cmpge_epi32_mask, _mm512_cmpgt_epi32_mask,
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cmple_epi32_mask, _mm512_maskz_compress_ps,
@@ -59,6 +60,7 @@ fn at_least(values: &[f32], least: u32, chosen: &mut [u64]) -> bool {
     let mut top = _mm512_setzero_si512();
     let (words, rest) = values.as_chunks::<64>();
     for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
         let mut bits = 0;
         for (i, values) in values.as_chunks::<16>().0.iter().enumerate() {
             let x = magnitudes(values);
@@ -105,6 +107,7 @@ fn largest_of_fours(values: &[f32], n: usize, chosen: &mut [u64]) -> bool {
     let mut top = _mm512_setzero_si512();
     let (words, rest) = values.as_chunks::<64>();
     for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
         let (mut next, mut second) = (0, 0);
         for (i, values) in values.as_chunks::<16>().0.iter().enumerate() {
             let x = magnitudes(values);

@@ -24,6 +24,10 @@ pub use pieces::{close_up, collect};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Avx512};
 
+/// Values by which memory is ahead of what is looked at: between two looks, what is chosen is moved.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 1 << 11;
+
 /// A float that is ranked by the bits of its absolute value.
 pub trait Magnitude: Copy + Default + Send + Sync + 'static {
     /// An integer that holds a magnitude.

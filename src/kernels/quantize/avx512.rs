@@ -1,7 +1,8 @@
 //! Ranges and coding for AVX-512: as for AVX2, sixteen numbers at a time.
 #![allow(unsafe_code)]
 
-use super::encode::{BLOCK, Line, ROUND_F32, prefetch};
+use super::encode::{BLOCK, Line, ROUND_F32};
+use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m128i, _CMP_GT_OQ, _mm_storeu_si128, _mm512_abs_ps, _mm512_add_ps, _mm512_castps_si512,
     _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_max_epi32,

@@ -8,8 +8,8 @@ use faer::linalg::svd::{ComputeSvdVectors, svd, svd_scratch};
 use faer::traits::RealField;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 
-/// One thread: faer's result differs in its last bits with the number of threads, and ours must not.
-/// Weights are decomposed side by side instead.
+/// One thread: faer's result differs in its last bits with the number of threads, and ours must not. Work is
+/// divided around faer, into parts that are always the same, and weights are decomposed side by side.
 pub(super) const PAR: Par = Par::Seq;
 
 pub(super) fn thin<T: Float + RealField>(a: &[T], rows: usize, cols: usize) -> Result<Thin<T>, Fault> {
