@@ -32,11 +32,13 @@ fn is_set(bits: &[u64], i: usize) -> bool {
     bits[i / 64] >> (i % 64) & 1 == 1
 }
 
+type Tally<T, B> = fn(&[T], B, B, &mut Vec<B>) -> Option<u64>;
+
 /// One way to do all of it.
 struct Form<T: Magnitude> {
     at_least: fn(&[T], T::Bits, &mut [u64]) -> bool,
     largest_of_groups: fn(&[T], usize, usize, usize, &mut [u64]) -> bool,
-    tally: fn(&[T], T::Bits, T::Bits, &mut Vec<T::Bits>) -> Option<u64>,
+    tally: Tally<T, T::Bits>,
     compact: fn(&mut [T], usize, &[u64], usize) -> usize,
 }
 
