@@ -1,7 +1,7 @@
 //! Quantizing and decoding on slices, put together from the kernels as the steps do it, into memory that
 //! has room for the result; if it has been full before, it is mapped.
 
-use bantam::kernels::memory::fill;
+use bantam::kernels::memory::{fill, fill_backwards, with_scratch};
 use bantam::kernels::quantize::{Steps, decode_runs, encode_runs, ends, pack};
 use rayon::prelude::*;
 use std::iter::repeat_n;
@@ -28,13 +28,14 @@ pub fn tensor(values: &[f32], out: Vec<u8>) -> Vec<u8> {
     let (low, high) = ends.reduce(|| (0.0, 0.0), |a, b| (a.0.min(b.0), a.1.max(b.1)));
     let steps = one_sided(low, high, 255);
     let pieces = values.chunks(BLOCK).map(|block| (block.len(), block));
-    let filled = fill(out, pieces, |block, slot| {
-        let mut codes = vec![0; block.len()];
-        steps.encode(block, &mut codes);
-        slot.push(&codes);
-        Ok::<_, ()>(())
+    let filled = fill_backwards(out, pieces, |block, slot| {
+        with_scratch(block.len(), |codes| {
+            steps.encode(block, codes);
+            slot.push(codes);
+            Ok::<_, ()>(())
+        })
     });
-    filled.map_or_else(|()| Vec::new(), |(codes, _)| codes)
+    filled.unwrap_or_default()
 }
 
 /// A grid for each `run` of values, `bits` a code, into the memory of `out`.

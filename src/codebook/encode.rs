@@ -95,7 +95,7 @@ fn codes<T: Float>(leaf: &Leaf<T>, mask: Option<&Mask>, table: &[T]) -> Result<C
         let kept = rank(range.end) - rank(range.start);
         ((kept * usize::from(width)).div_ceil(8), range)
     });
-    let (bytes, _) = memory::fill(room, pieces, |range, slot| {
+    let bytes = memory::fill_backwards(room, pieces, |range, slot| {
         leaf.with_block(range, mask, |block| {
             memory::with_scratch(2 * block.kept.len(), |scratch| {
                 let (codes, packed) = scratch.split_at_mut(block.kept.len());

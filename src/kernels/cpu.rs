@@ -34,17 +34,40 @@ pub fn multiply_add<T: num_traits::Float, const FUSED: bool>(w: T, x: T, sum: T)
     if FUSED { w.mul_add(x, sum) } else { w * x + sum }
 }
 
-/// Whether AVX2 and what always comes with it are there. Asked of the CPU once; later calls read a flag.
+/// An answer that is asked for once: some kernels ask for every few dozen numbers.
 #[cfg(target_arch = "x86_64")]
+struct Answer(std::sync::atomic::AtomicU8);
+
+#[cfg(target_arch = "x86_64")]
+impl Answer {
+    const fn unknown() -> Self {
+        Self(std::sync::atomic::AtomicU8::new(0))
+    }
+
+    #[inline(always)]
+    fn get(&self, ask: fn() -> bool) -> bool {
+        use std::sync::atomic::Ordering::Relaxed;
+        match self.0.load(Relaxed) {
+            0 => {
+                let answer = ask();
+                self.0.store(1 + u8::from(answer), Relaxed);
+                answer
+            }
+            known => known == 2,
+        }
+    }
+}
+
+/// Whether AVX2 and what always comes with it are there.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
 pub fn has_avx2() -> bool {
-    use std::arch::is_x86_feature_detected as has;
-    has!("avx2")
-        && has!("fma")
-        && has!("bmi1")
-        && has!("bmi2")
-        && has!("f16c")
-        && has!("popcnt")
-        && has!("lzcnt")
+    static ANSWER: Answer = Answer::unknown();
+    ANSWER.get(|| {
+        use std::arch::is_x86_feature_detected as has;
+        let all = has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2");
+        all && has!("f16c") && has!("popcnt") && has!("lzcnt")
+    })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -80,10 +103,15 @@ pub struct Avx512(());
 
 #[cfg(target_arch = "x86_64")]
 impl Avx512 {
+    #[inline(always)]
     pub fn new() -> Option<Self> {
-        use std::arch::is_x86_feature_detected as has;
-        let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
-        (all && has!("avx512vl") && has_avx2()).then_some(Self(()))
+        static ANSWER: Answer = Answer::unknown();
+        let has = ANSWER.get(|| {
+            use std::arch::is_x86_feature_detected as has;
+            let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
+            all && has!("avx512vl") && has_avx2()
+        });
+        has.then_some(Self(()))
     }
 
     /// Runs `f`, compiled for it: as [`fast`] does, for kernels that gain more by it than another copy of their

@@ -11,7 +11,7 @@ use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
 
 /// Bytes from which huge pages, and stores past the caches, are worth it.
-const LARGE: usize = 4 << 20;
+pub const LARGE: usize = 4 << 20;
 
 /// An empty vector with room for `n` values.
 ///
@@ -73,6 +73,26 @@ pub fn with_room<T: Pod, R>(len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
     })
 }
 
+/// Has the values `ahead` of `block` brought near, unless that is 0.
+#[inline(always)]
+pub fn prefetch<T>(block: &[T], ahead: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if ahead > 0 {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        const LINE: usize = 64;
+        let at = block.as_ptr().wrapping_add(ahead).cast::<i8>();
+        for line in 0..size_of_val(block) / LINE {
+            // SAFETY: a hint, which never faults, wherever it points; in every x86-64.
+            #[allow(unsafe_code)]
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line * LINE));
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (block, ahead);
+}
+
 /// A place for values, written once from front to back.
 pub struct Slot<'a, T> {
     rest: &'a mut [MaybeUninit<T>],
@@ -94,7 +114,7 @@ impl<'a, T: Pod> Slot<'a, T> {
 }
 
 #[inline(always)]
-fn copy<T: Pod>(values: &[T], to: &mut [MaybeUninit<T>]) {
+fn copy<T: Copy>(values: &[T], to: &mut [MaybeUninit<T>]) {
     assert_eq!(values.len(), to.len());
     // SAFETY: both have that many values, and what is borrowed mutably overlaps nothing.
     #[allow(unsafe_code)]
@@ -103,10 +123,26 @@ fn copy<T: Pod>(values: &[T], to: &mut [MaybeUninit<T>]) {
     }
 }
 
+/// Copies `values` past the caches, for good: they will not be looked at soon.
+pub fn copy_past<T: Copy>(values: &[T], to: &mut [T]) {
+    assert_eq!(values.len(), to.len());
+    #[cfg(target_arch = "x86_64")]
+    {
+        // SAFETY: a place for a value, of which none but values are written.
+        #[allow(unsafe_code)]
+        let to =
+            unsafe { std::slice::from_raw_parts_mut(to.as_mut_ptr().cast::<MaybeUninit<T>>(), to.len()) };
+        stream(values, to);
+        fence(true);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    to.copy_from_slice(values);
+}
+
 /// A copy that does not pass through the caches. Whoever gives the memory to another thread calls [`fence`]
 /// first.
 #[cfg(target_arch = "x86_64")]
-fn stream<T: Pod>(values: &[T], to: &mut [MaybeUninit<T>]) {
+fn stream<T: Copy>(values: &[T], to: &mut [MaybeUninit<T>]) {
     use std::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
     const LANE: usize = size_of::<__m128i>();
     assert_eq!(values.len(), to.len());
@@ -154,8 +190,31 @@ fn fence(streamed: bool) {
 /// # Panics
 /// Where `f` pushes another number of values than it said: an error of the program.
 pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
+    values: Vec<T>,
+    pieces: impl Iterator<Item = (usize, I)>,
+    f: impl Fn(I, &mut Slot<'_, T>) -> Result<R, E> + Sync + Send,
+) -> Result<(Vec<T>, Vec<R>), E> {
+    fill_in_order(values, pieces, false, f)
+}
+
+/// The same, but begins with the last pieces: after a pass over all that they are made from, these are still in the
+/// caches. Without results, and with the error of the last piece that has one.
+///
+/// # Errors
+/// # Panics
+/// As [`fill`].
+pub fn fill_backwards<T: Pod + Send + Sync, I: Send, E: Send>(
+    values: Vec<T>,
+    pieces: impl Iterator<Item = (usize, I)>,
+    f: impl Fn(I, &mut Slot<'_, T>) -> Result<(), E> + Sync + Send,
+) -> Result<Vec<T>, E> {
+    fill_in_order(values, pieces, true, f).map(|(values, _)| values)
+}
+
+fn fill_in_order<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
     mut values: Vec<T>,
     pieces: impl Iterator<Item = (usize, I)>,
+    backwards: bool,
     f: impl Fn(I, &mut Slot<'_, T>) -> Result<R, E> + Sync + Send,
 ) -> Result<(Vec<T>, Vec<R>), E> {
     values.clear();
@@ -168,7 +227,11 @@ pub fn fill<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
         total += len;
         (now, item)
     });
-    let results = parallel::try_map_vec(slots.collect(), |(rest, item)| {
+    let mut slots: Vec<_> = slots.collect();
+    if backwards {
+        slots.reverse();
+    }
+    let results = parallel::try_map_vec(slots, |(rest, item)| {
         let mut slot = Slot { rest, streamed };
         let result = f(item, &mut slot)?;
         assert!(slot.rest.is_empty(), "a piece is shorter than it said");
@@ -218,14 +281,31 @@ mod tests {
             let value = |piece: usize, i: usize| (piece * 1000 + i) as f32;
             let room = if large { LARGE } else { lens.iter().sum() };
             let pieces = lens.iter().copied().zip(lens.iter().copied().enumerate());
-            let (all, given) = fill(reserve(room).unwrap(), pieces, |(piece, len), slot| {
+            let push = |piece: usize, len: usize, slot: &mut Slot<'_, f32>| {
                 let values: Vec<f32> = (0..len).map(|i| value(piece, i)).collect();
                 values.chunks(cut).for_each(|c| slot.push(c));
+            };
+            let (all, given) = fill(reserve(room).unwrap(), pieces.clone(), |(piece, len), slot| {
+                push(piece, len, slot);
                 Ok::<_, ()>(piece)
             }).unwrap();
+            let backwards = fill_backwards(reserve(room).unwrap(), pieces, |(piece, len), slot| {
+                push(piece, len, slot);
+                Ok::<_, ()>(())
+            }).unwrap();
+            prop_assert_eq!(&all, &backwards);
             let wanted: Vec<f32> = lens.iter().enumerate().flat_map(|(p, n)| (0..*n).map(move |i| value(p, i))).collect();
             prop_assert_eq!(all, wanted);
             prop_assert_eq!(given, (0..lens.len()).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn copies_past_the_caches_are_copies(len in 0_usize..300, skip in 0_usize..20) {
+            let values: Vec<u32> = (0..len as u32).collect();
+            let mut to = vec![9; len + skip + 1];
+            copy_past(&values, &mut to[skip..skip + len]);
+            prop_assert_eq!(&to[skip..skip + len], &values[..]);
+            prop_assert!(to[..skip].iter().chain(&to[skip + len..]).all(|x| *x == 9));
         }
 
         #[test]

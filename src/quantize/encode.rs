@@ -29,25 +29,31 @@ pub(super) fn encode<T: Float>(
     let bits = if mask.is_none() { scheme.bits } else { 8 };
     let packed = |codes: usize| Codes::packed_bytes(bits, codes).ok_or(TOO_LARGE);
     let room = memory::reserve(packed(leaf.kept())?).map_err(|_| TOO_LARGE)?;
+    let runs = if whole.is_some() { 0 } else { leaf.len().div_ceil(run) };
+    let (mut scales, mut zeros) = (vec![T::zero(); runs], vec![0; runs]);
+    let (mut scales_left, mut zeros_left) = (&mut scales[..], &mut zeros[..]);
     let pieces = leaf.ranges(align).map(|range| {
         let kept = rank(range.end) - rank(range.start);
-        ((kept * usize::from(bits)).div_ceil(8), range)
+        let grids = range.len().div_ceil(run).min(scales_left.len());
+        let grids = (
+            scales_left.split_off_mut(..grids).unwrap_or_default(),
+            zeros_left.split_off_mut(..grids).unwrap_or_default(),
+        );
+        ((kept * usize::from(bits)).div_ceil(8), (range, grids))
     });
-    let (bytes, blocks) = memory::fill(room, pieces, |range, slot| {
+    let encode = |(range, grids): (_, (&mut [T], &mut [u8])), slot: &mut memory::Slot<'_, u8>| {
         leaf.with_block(range, mask, |block| {
             memory::with_scratch(2 * block.kept.len(), |scratch| {
                 let (codes, packed) = scratch.split_at_mut(block.kept.len());
-                let grids = match whole {
-                    Some(grid) => {
-                        grid.steps().encode(&block.kept, codes);
-                        Vec::new()
-                    }
+                match whole {
+                    Some(grid) => grid.steps().encode(&block.kept, codes),
                     None => {
                         let starts = block.range.clone().step_by(run);
                         let lens = starts.map(|start| rank(start + run) - rank(start));
-                        code_runs(scheme, how, &block.kept, lens, codes).ok_or_else(|| not_finite(&block))?
+                        code_runs(scheme, how, &block.kept, lens, grids, codes)
+                            .ok_or_else(|| not_finite(&block))?;
                     }
-                };
+                }
                 if bits == 8 {
                     slot.push(codes);
                 } else {
@@ -55,21 +61,24 @@ pub(super) fn encode<T: Float>(
                     pack::pack(bits, codes, packed);
                     slot.push(packed);
                 }
-                Ok::<_, Fault>(grids)
+                Ok::<_, Fault>(())
             })
         })
-    })?;
+    };
+    let bytes = match whole {
+        Some(_) => memory::fill_backwards(room, pieces, encode)?,
+        None => memory::fill(room, pieces, encode)?.0,
+    };
     let codes = match bits == scheme.bits {
         true => Codes::from_packed(bits, leaf.kept(), bytes.into()),
         false => Codes::pack(scheme.bits, &bytes),
     };
-    let grids: Vec<(T, u8)> =
-        whole.iter().map(|g| (g.scale, g.zero)).chain(blocks.into_iter().flatten()).collect();
-    let zero = (!scheme.has_middle_zero()).then(|| {
-        let zeros: Vec<u8> = grids.iter().map(|g| g.1).collect();
-        Codes::pack(scheme.bits, &zeros)
-    });
-    let scale = Values::new(grids.iter().map(|g| g.0).collect());
+    if let Some(grid) = whole {
+        scales.push(grid.scale);
+        zeros.push(grid.zero);
+    }
+    let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, &zeros));
+    let scale = Values::new(scales);
     Ok(leaf.recoded(Coding::Affine(Affine { granularity, scale, zero, codes })))
 }
 
@@ -90,29 +99,34 @@ fn whole<T: Float>(
     })
 }
 
-/// Codes runs of values, and gives scale and zero point of each; `None` where one is NaN or infinite.
+/// Codes runs of values, with the scale and the zero point of each; `None` where a value is NaN or infinite.
 fn code_runs<T: Float>(
     scheme: Scheme,
     range: Range,
     values: &[T],
-    lens: impl ExactSizeIterator<Item = usize>,
+    lens: impl Iterator<Item = usize>,
+    (scales, zeros): (&mut [T], &mut [u8]),
     codes: &mut [u8],
-) -> Option<Vec<(T, u8)>> {
-    let mut grids = Vec::with_capacity(lens.len());
+) -> Option<()> {
+    let mut grids = scales.iter_mut().zip(zeros);
+    let mut keep = |grid: (T, u8)| {
+        if let Some((scale, zero)) = grids.next() {
+            (*scale, *zero) = grid;
+        }
+    };
     if range == Range::MinMax {
         let fit = |low: T, high: T| scheme.grid::<T>(low.widen(), high.widen()).steps();
-        return encode_runs(values, lens, fit, |steps| grids.push((steps.scale, steps.zero)), codes)
-            .then_some(grids);
+        return encode_runs(values, lens, fit, |steps| keep((steps.scale, steps.zero)), codes).then_some(());
     }
     let mut at = 0;
     for len in lens {
         let run = &values[at..at + len];
         let grid = range.fit(scheme, run, ends(run)?);
         grid.steps().encode(run, &mut codes[at..at + len]);
-        grids.push((grid.scale, grid.zero));
+        keep((grid.scale, grid.zero));
         at += len;
     }
-    Some(grids)
+    Some(())
 }
 
 /// The fault of a block in which an entry is NaN or infinite.

@@ -245,18 +245,19 @@ fn copied<'a, T: Float>(
     let jobs = runs.map(|run| (kept(old, &run.range), run)).collect();
     let too_large = || Fault::Form("the kept values do not fit in memory");
     collect(jobs, too_large, |run: Run<'_>, sink| {
-        let all = values.read(rank(old, run.range.start)..rank(old, run.range.end))?;
-        let mut at = 0;
-        let mut scratch = Vec::new();
-        each_strip(run, old, align, |range, n, bits| {
-            let strip = &all[at..at + n];
-            at += n;
-            checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
-            scratch.clear();
-            scratch.extend_from_slice(strip);
-            let chosen = T::compact(&mut scratch, 0, bits, 0);
-            sink.extend_from_slice(&scratch[..chosen]);
-            Ok(())
+        values.with(rank(old, run.range.start)..rank(old, run.range.end), |all| {
+            let mut at = 0;
+            let mut scratch = Vec::new();
+            each_strip(run, old, align, |range, n, bits| {
+                let strip = &all[at..at + n];
+                at += n;
+                checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
+                scratch.clear();
+                scratch.extend_from_slice(strip);
+                let chosen = T::compact(&mut scratch, 0, bits, 0);
+                sink.extend_from_slice(&scratch[..chosen]);
+                Ok(())
+            })
         })
     })
 }

@@ -79,7 +79,7 @@ macro_rules! codes {
             }
             let (blocks, rest) = values.as_chunks::<LANES>();
             let (outs, out_rest) = out.as_chunks_mut::<LANES>();
-            if used > FEW || !$fast(blocks, &bounds[..used], &mut *outs) {
+            if used > FEW || !$fast(blocks, bounds, used, &mut *outs) {
                 for (values, out) in blocks.iter().zip(&mut *outs) {
                     block(values, bounds, used, out);
                 }
@@ -97,24 +97,44 @@ macro_rules! codes {
 codes!(codes_f32, f32, u32, few_f32);
 codes!(codes_f64, f64, u64, no_faster);
 
-fn no_faster<T>(_: &[[T; LANES]], _: &[T], _: &mut [[u8; LANES]]) -> bool {
+fn no_faster<T>(_: &[[T; LANES]], _: &[T; MOST], _: usize, _: &mut [[u8; LANES]]) -> bool {
     false
 }
 
 /// The codes of whole blocks by few bounds, where the CPU has a faster way than the portable one. Says whether.
 #[inline(always)]
-fn few_f32(values: &[[f32; LANES]], bounds: &[f32], out: &mut [[u8; LANES]]) -> bool {
+fn few_f32(values: &[[f32; LANES]], bounds: &[f32; MOST], used: usize, out: &mut [[u8; LANES]]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    if used < 32 && crate::kernels::cpu::Avx512::new().is_some() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        unsafe {
+            match used {
+                ..16 => super::avx512::codes::<4>(values, bounds, out),
+                _ => super::avx512::codes::<5>(values, bounds, out),
+            }
+        }
+        return true;
+    }
     #[cfg(target_arch = "x86_64")]
     if crate::kernels::cpu::has_avx2() {
         // SAFETY: the CPU has the instructions, as was just asked.
         #[allow(unsafe_code)]
         unsafe {
-            super::avx2::codes(values, bounds, out);
+            super::avx2::codes(values, bounds, used, out);
         }
         return true;
     }
-    let _ = (values, bounds, out);
+    let _ = (values, bounds, used, out);
     false
+}
+
+/// What a search of `2^levels - 1` bounds by halves compares with at step `i`: the bound for each way that leads
+/// there, of which `N` is at least the number.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn level<const N: usize>(bounds: &[f32; MOST], levels: usize, i: usize) -> [f32; N] {
+    let half = 1 << (levels - 1 - i);
+    std::array::from_fn(|way| bounds[((2 * way + 1) * half - 1) % MOST])
 }
 
 #[cfg(test)]
@@ -130,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn codes_are_the_nearest(raw in prop::collection::vec(-3000_i16..3000, 1..256), near in prop::collection::vec((0_usize..256, -2_i32..=2), 0..90), random in prop::collection::vec(-4e3_f32..4e3, 0..90)) {
+        fn codes_are_the_nearest(raw in prop_oneof![prop::collection::vec(-3000_i16..3000, 1..256), prop::collection::vec(-3000_i16..3000, 1..40)], near in prop::collection::vec((0_usize..256, -2_i32..=2), 0..90), random in prop::collection::vec(-4e3_f32..4e3, 0..90)) {
             let mut table: Vec<f32> = raw.iter().map(|x| f32::from(*x) * 0.7).collect();
             table.sort_unstable_by(f32::total_cmp);
             table.dedup();
@@ -144,6 +164,19 @@ mod tests {
             Bounds::new(&table).codes(&values, &mut codes);
             for (x, code) in values.iter().zip(&codes) {
                 prop_assert_eq!(*code, nearest(*x, &table), "{}", x);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if crate::kernels::cpu::has_avx2() {
+                let (bounds, blocks) = (Bounds::new(&table), values.as_chunks::<LANES>().0);
+                let mut own = vec![[0; LANES]; blocks.len()];
+                if bounds.used <= FEW {
+                    // SAFETY: the CPU has the instructions, as was just asked.
+                    #[allow(unsafe_code)]
+                    unsafe {
+                        super::super::avx2::codes(blocks, &bounds.bounds, bounds.used, &mut own);
+                    }
+                    prop_assert!(own.as_flattened().iter().eq(&codes[..own.len() * LANES]));
+                }
             }
             let wide = |x: &[f32]| x.iter().map(|x| f64::from(*x)).collect::<Vec<_>>();
             let mut again = vec![0; values.len()];

@@ -22,6 +22,8 @@
 mod assign;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod decode;
 mod histogram;
 mod init;

@@ -1,13 +1,14 @@
 //! The kernels for `f32` with AVX2: compares that become bits by `movmskps`, and moves by a table of
 //! permutations. The compiler makes neither from the portable form.
 
-use super::{Magnitude, portable};
+use super::{AHEAD, Magnitude, portable};
 use crate::kernels::cpu::Avx2;
+use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m256i, _mm_cvtsi64_si128, _mm256_add_epi32, _mm256_and_si256, _mm256_andnot_si256, _mm256_castsi256_ps,
     _mm256_cmpgt_epi32, _mm256_cvtepu8_epi32, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32,
     _mm256_movemask_ps, _mm256_permutevar8x32_epi32, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
-    _mm256_setzero_si256, _mm256_storeu_ps,
+    _mm256_setr_epi32, _mm256_setzero_si256, _mm256_shuffle_epi32, _mm256_storeu_ps,
 };
 
 impl Avx2 {
@@ -23,7 +24,7 @@ impl Avx2 {
         unsafe {
             match m {
                 2 => largest_of_groups::<2>(values, n, chosen),
-                4 => largest_of_groups::<4>(values, n, chosen),
+                4 => largest_of_fours(values, n, chosen),
                 _ => largest_of_groups::<8>(values, n, chosen),
             }
         }
@@ -73,6 +74,7 @@ fn at_least(values: &[f32], least: u32, chosen: &mut [u64]) -> bool {
     let mut top = _mm256_setzero_si256();
     let (words, rest) = values.as_chunks::<64>();
     for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
         let mut bits = 0;
         for (i, values) in values.as_chunks::<8>().0.iter().enumerate() {
             let x = magnitudes(values);
@@ -119,7 +121,7 @@ fn tally(values: &[f32], low: u32, high: u32, inside: &mut Vec<u32>) -> Option<u
 /// Appends the magnitudes of the chosen ones of 64 values, a few at a time without asking how many there are.
 #[inline]
 #[target_feature(enable = "avx2,bmi1,popcnt")]
-fn push_chosen(values: &[f32; 64], mut bits: u64, out: &mut Vec<u32>) {
+pub(super) fn push_chosen(values: &[f32; 64], mut bits: u64, out: &mut Vec<u32>) {
     const STEP: usize = 4;
     out.reserve(64 + STEP);
     let mut left = bits.count_ones() as usize;
@@ -140,6 +142,45 @@ fn push_chosen(values: &[f32; 64], mut bits: u64, out: &mut Vec<u32>) {
             return;
         }
     }
+}
+
+/// The bits of the `n` largest of each group of four, from where the `next` of its group, and the `second` next, in
+/// a circle, is ranked above a value. The one before it is where the value is not ranked above that one.
+#[inline]
+pub(super) fn ranked_fours(next: u64, second: u64, n: usize) -> u64 {
+    const FIRST: u64 = 0x1111_1111_1111_1111;
+    let before = !(next << 1 & !FIRST | next >> 3 & FIRST);
+    !match n {
+        0 => u64::MAX,
+        1 => next | second | before,
+        2 => next & second | (next | second) & before,
+        _ => next & second & before,
+    }
+}
+
+/// See [`ranked_fours`].
+#[target_feature(enable = "avx2,bmi1,popcnt")]
+fn largest_of_fours(values: &[f32], n: usize, chosen: &mut [u64]) -> bool {
+    // Of equals, the later one is ranked above, which one more on its side does.
+    let later = [_mm256_setr_epi32(1, 1, 1, 0, 1, 1, 1, 0), _mm256_setr_epi32(1, 1, 0, 0, 1, 1, 0, 0)];
+    let mut top = _mm256_setzero_si256();
+    let (words, rest) = values.as_chunks::<64>();
+    for (values, word) in words.iter().zip(chosen.iter_mut()) {
+        prefetch(values, AHEAD);
+        let (mut next, mut second) = (0, 0);
+        for (i, values) in values.as_chunks::<8>().0.iter().enumerate() {
+            let x = magnitudes(values);
+            let other = _mm256_add_epi32(_mm256_shuffle_epi32::<0b00_11_10_01>(x), later[0]);
+            next |= lanes(_mm256_cmpgt_epi32(other, x)) << (8 * i);
+            let other = _mm256_add_epi32(_mm256_shuffle_epi32::<0b01_00_11_10>(x), later[1]);
+            second |= lanes(_mm256_cmpgt_epi32(other, x)) << (8 * i);
+            top = _mm256_max_epi32(top, x);
+        }
+        *word = ranked_fours(next, second, n);
+    }
+    let finite = largest(top) < f32::INFINITE;
+    let chosen = chosen.get_mut(words.len()..).unwrap_or_default();
+    portable::largest_of_groups(rest, n, 4, 1, chosen) && finite
 }
 
 /// For each value, counts those of its group that are ranked above it: group by group a lane looks at the

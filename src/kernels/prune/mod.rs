@@ -6,6 +6,8 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod bits;
 #[cfg(any(test, feature = "bench"))]
 mod dense;
@@ -20,7 +22,11 @@ pub use dense::clear_others;
 pub use pieces::{close_up, collect};
 
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
+use crate::kernels::cpu::{Avx2, Avx512};
+
+/// Values by which memory is ahead of what is looked at: between two looks, what is chosen is moved.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 1 << 11;
 
 /// A float that is ranked by the bits of its absolute value.
 pub trait Magnitude: Copy + Default + Send + Sync + 'static {
@@ -75,6 +81,10 @@ impl Magnitude for f32 {
 
     fn at_least(values: &[Self], least: u32, chosen: &mut [u64]) -> bool {
         #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx512::new() {
+            return cpu.at_least(values, least, chosen);
+        }
+        #[cfg(target_arch = "x86_64")]
         if let Some(cpu) = Avx2::new() {
             return cpu.at_least(values, least, chosen);
         }
@@ -82,6 +92,10 @@ impl Magnitude for f32 {
     }
 
     fn largest_of_groups(values: &[Self], n: usize, m: usize, stride: usize, chosen: &mut [u64]) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(cpu), 1, 4) = (Avx512::new(), stride, m) {
+            return cpu.largest_of_fours(values, n, chosen);
+        }
         #[cfg(target_arch = "x86_64")]
         if let (Some(cpu), 1, 2 | 4 | 8) = (Avx2::new(), stride, m) {
             return cpu.largest_of_groups(values, n, m, chosen);
@@ -91,6 +105,10 @@ impl Magnitude for f32 {
 
     fn tally(values: &[Self], low: u32, high: u32, inside: &mut Vec<u32>) -> Option<u64> {
         #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx512::new() {
+            return cpu.tally(values, low, high, inside);
+        }
+        #[cfg(target_arch = "x86_64")]
         if let Some(cpu) = Avx2::new() {
             return cpu.tally(values, low, high, inside);
         }
@@ -98,6 +116,10 @@ impl Magnitude for f32 {
     }
 
     fn compact(values: &mut [Self], from: usize, chosen: &[u64], to: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx512::new() {
+            return cpu.compact(values, from, chosen, to);
+        }
         #[cfg(target_arch = "x86_64")]
         if let Some(cpu) = Avx2::new() {
             return cpu.compact(values, from, chosen, to);

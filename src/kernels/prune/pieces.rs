@@ -1,5 +1,6 @@
 //! Values that many threads write, each a piece of its own, and that are then closed up to one run.
 
+use crate::kernels::memory::{LARGE, copy_past, reserve};
 use crate::parallel;
 use std::mem::MaybeUninit;
 
@@ -23,7 +24,7 @@ impl<T: Copy> Sink<'_, T> {
 
 /// Lets `fill` write a piece for each job, of at most as many values as stand beside the job, on all threads,
 /// and gives the pieces one after the other. Memory is reserved for the largest pieces, but touched only as
-/// far as it is written.
+/// far as it is written, in whole pages.
 ///
 /// # Errors
 /// The error of the first piece that has one; `too_large` where the memory cannot be reserved.
@@ -34,10 +35,7 @@ pub fn collect<T: Copy + Send + Sync, J: Send, E: Send>(
 ) -> Result<Vec<T>, E> {
     let sizes: Vec<usize> = jobs.iter().map(|(size, _)| *size).collect();
     let total = sizes.iter().sum();
-    let mut values = Vec::new();
-    if values.try_reserve_exact(total).is_err() {
-        return Err(too_large());
-    }
+    let Ok(mut values) = reserve(total) else { return Err(too_large()) };
     let free = &mut values.spare_capacity_mut()[..total];
     let mut rest = &mut *free;
     let mut sinks = Vec::with_capacity(jobs.len());
@@ -97,5 +95,9 @@ fn move_pieces<T: Copy + Send + Sync>(mut out: &mut [T], mut from: &[T], sizes: 
         moves.push((own, &from[..*len]));
         from = &from[*size..];
     }
-    parallel::for_each(moves, |(out, from)| out.copy_from_slice(from));
+    let total: usize = lens.iter().sum();
+    match total * size_of::<T>() {
+        ..LARGE => parallel::for_each(moves, |(out, from)| out.copy_from_slice(from)),
+        _ => parallel::for_each(moves, |(out, from)| copy_past(from, out)),
+    }
 }

@@ -32,27 +32,77 @@ fn is_set(bits: &[u64], i: usize) -> bool {
     bits[i / 64] >> (i % 64) & 1 == 1
 }
 
-/// The kernels of a type beside the portable ones, which for `f64` are the same.
-fn agrees<T: Magnitude + PartialEq + std::fmt::Debug>(values: &[T], least: u64, high: u64, flags: &[bool]) {
+type Tally<T, B> = fn(&[T], B, B, &mut Vec<B>) -> Option<u64>;
+
+/// One way to do all of it.
+struct Form<T: Magnitude> {
+    at_least: fn(&[T], T::Bits, &mut [u64]) -> bool,
+    largest_of_groups: fn(&[T], usize, usize, usize, &mut [u64]) -> bool,
+    tally: Tally<T, T::Bits>,
+    compact: fn(&mut [T], usize, &[u64], usize) -> usize,
+}
+
+trait Forms: Magnitude + PartialEq + std::fmt::Debug {
+    /// Those that this CPU has: what is used, the portable one, and others.
+    fn forms() -> Vec<Form<Self>> {
+        let used = Form {
+            at_least: Self::at_least,
+            largest_of_groups: Self::largest_of_groups,
+            tally: Self::tally,
+            compact: Self::compact,
+        };
+        let portable = Form {
+            at_least: portable::at_least,
+            largest_of_groups: portable::largest_of_groups,
+            tally: portable::tally,
+            compact: portable::compact,
+        };
+        let mut forms = vec![used, portable];
+        forms.extend(Self::other());
+        forms
+    }
+
+    fn other() -> Option<Form<Self>> {
+        None
+    }
+}
+
+impl Forms for f64 {}
+impl Forms for f32 {
+    #[cfg(target_arch = "x86_64")]
+    fn other() -> Option<Form<Self>> {
+        Avx2::new().map(|_| Form {
+            at_least: |values, least, chosen| Avx2::new().unwrap().at_least(values, least, chosen),
+            largest_of_groups: |values, n, m, stride, chosen| match (stride, m) {
+                (1, 2 | 4 | 8) => Avx2::new().unwrap().largest_of_groups(values, n, m, chosen),
+                _ => portable::largest_of_groups(values, n, m, stride, chosen),
+            },
+            tally: |values, low, high, inside| Avx2::new().unwrap().tally(values, low, high, inside),
+            compact: |values, from, chosen, to| Avx2::new().unwrap().compact(values, from, chosen, to),
+        })
+    }
+}
+
+/// All forms and the plain way.
+fn agrees<T: Forms>(values: &[T], least: u64, high: u64, flags: &[bool]) {
     let n = values.len();
     let finite = values.iter().all(|x| x.magnitude() < T::INFINITE);
     let least = T::capped(least);
     let high = T::capped(high).max(least);
 
     let expected = pack(values.iter().map(|x| x.magnitude() >= least));
-    let mut chosen = vec![u64::MAX; n.div_ceil(64)];
-    assert_eq!(T::at_least(values, least, &mut chosen), finite);
-    assert_eq!(chosen, expected);
-    chosen.fill(u64::MAX);
-    assert_eq!(portable::at_least(values, least, &mut chosen), finite);
-    assert_eq!(chosen, expected);
+    for form in T::forms() {
+        let mut chosen = vec![u64::MAX; n.div_ceil(64)];
+        assert_eq!((form.at_least)(values, least, &mut chosen), finite);
+        assert_eq!(chosen, expected);
+    }
 
     let below = values.iter().filter(|x| x.magnitude() < least).count() as u64;
     let within: Vec<T::Bits> =
         values.iter().map(|x| x.magnitude()).filter(|m| (least..=high).contains(m)).collect();
-    for tally in [T::tally, portable::tally::<T>] {
+    for form in T::forms() {
         let mut inside = vec![T::LARGEST];
-        let got = tally(values, least, high, &mut inside);
+        let got = (form.tally)(values, least, high, &mut inside);
         assert_eq!(got, finite.then_some(below));
         if finite {
             assert_eq!(inside[0], T::LARGEST);
@@ -62,10 +112,10 @@ fn agrees<T: Magnitude + PartialEq + std::fmt::Debug>(values: &[T], least: u64, 
 
     let chosen = pack((0..n).map(|i| flags[i % flags.len()]));
     for (from, to) in [(0, 0), (3, 0), (3, 3), (64, 1)] {
-        for compact in [T::compact, portable::compact::<T>] {
+        for form in T::forms() {
             let mut all = vec![T::default(); from];
             all.extend_from_slice(values);
-            let count = compact(&mut all, from, &chosen, to);
+            let count = (form.compact)(&mut all, from, &chosen, to);
             let kept: Vec<T> =
                 values.iter().enumerate().filter(|(i, _)| is_set(&chosen, *i)).map(|(_, x)| *x).collect();
             let bits = |v: &[T]| v.iter().map(|x| x.magnitude()).collect::<Vec<_>>();
@@ -74,7 +124,7 @@ fn agrees<T: Magnitude + PartialEq + std::fmt::Debug>(values: &[T], least: u64, 
     }
 }
 
-fn groups_agree<T: Magnitude>(values: &[T], n: usize, m: usize, stride: usize) {
+fn groups_agree<T: Forms>(values: &[T], n: usize, m: usize, stride: usize) {
     let span = m * stride;
     let values = &values[..values.len() / span * span];
     let finite = values.iter().all(|x| x.magnitude() < T::INFINITE);
@@ -86,9 +136,9 @@ fn groups_agree<T: Magnitude>(values: &[T], n: usize, m: usize, stride: usize) {
             places[m - n..].iter().for_each(|i| flags[*i] = true);
         }
     }
-    for choose in [T::largest_of_groups, portable::largest_of_groups::<T>] {
+    for form in T::forms() {
         let mut chosen = vec![u64::MAX; values.len().div_ceil(64)];
-        assert_eq!(choose(values, n, m, stride, &mut chosen), finite);
+        assert_eq!((form.largest_of_groups)(values, n, m, stride, &mut chosen), finite);
         if finite {
             assert_eq!(chosen, pack(flags.iter().copied()));
         }

@@ -2,7 +2,8 @@
 //! registers, and with packing instructions that a compiler does not find there.
 #![allow(unsafe_code)]
 
-use super::encode::{BLOCK, Line, ROUND_F32, prefetch};
+use super::encode::{BLOCK, Line, ROUND_F32};
+use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m256i, _CMP_GT_OQ, _mm_cvtsi128_si32, _mm_max_epi32, _mm_max_epu32, _mm_shuffle_epi32, _mm256_add_ps,
     _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_extracti128_si256,

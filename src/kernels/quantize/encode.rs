@@ -7,6 +7,7 @@
 
 use super::Quantize;
 use crate::kernels::cpu::fast;
+use crate::kernels::memory::prefetch;
 
 /// The grid of one block of values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,12 +29,15 @@ pub(super) const BLOCK: usize = 32;
 pub(super) const ROUND_F32: f32 = 12_582_912.0;
 const ROUND_F64: f64 = 6_755_399_441_055_744.0;
 
+/// Values by which memory is ahead of what is coded, where values follow on each other.
+const AHEAD: usize = 1 << 11;
+
 impl<T: Quantize> Steps<T> {
     /// The codes of `values`, which are finite.
     pub fn encode(&self, values: &[T], out: &mut [u8]) {
         fast(
             #[inline(always)]
-            || T::encode(values, self, 0, out),
+            || T::encode(values, self, AHEAD, out),
         );
     }
 }
@@ -86,26 +90,6 @@ pub fn encode_runs<T: Quantize>(
             }
         },
     )
-}
-
-/// Has the values `ahead` of `block` brought near, unless that is 0.
-#[inline(always)]
-pub(super) fn prefetch<T>(block: &[T], ahead: usize) {
-    #[cfg(target_arch = "x86_64")]
-    if ahead > 0 {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        const LINE: usize = 64;
-        let at = block.as_ptr().wrapping_add(ahead).cast::<i8>();
-        for line in 0..size_of_val(block) / LINE {
-            // SAFETY: a hint, which never faults, wherever it points; in every x86-64.
-            #[allow(unsafe_code)]
-            unsafe {
-                _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(line * LINE));
-            }
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (block, ahead);
 }
 
 #[inline(always)]
@@ -170,6 +154,12 @@ impl Line {
     /// that one. Values `ahead` of each will be wanted next.
     #[inline(always)]
     fn encode(&self, values: &[[f32; BLOCK]], ahead: usize, out: &mut [[u8; BLOCK]]) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if crate::kernels::cpu::Avx512::new().is_some() {
+            // SAFETY: the CPU has the instructions, as was just asked.
+            #[allow(unsafe_code)]
+            return unsafe { super::avx512::encode(self, values, ahead, out) };
+        }
         #[cfg(target_arch = "x86_64")]
         if crate::kernels::cpu::has_avx2() {
             // SAFETY: the CPU has the instructions, as was just asked.
@@ -298,6 +288,13 @@ mod tests {
             let done = line.encode(blocks, 0, &mut a);
             prop_assert_eq!(line.encode_portable(blocks, 64, &mut b), done);
             prop_assert_eq!(a, b);
+            #[cfg(target_arch = "x86_64")]
+            if crate::kernels::cpu::has_avx2() {
+                // SAFETY: the CPU has the instructions, as was just asked.
+                #[allow(unsafe_code)]
+                let other = unsafe { super::super::avx2::encode(&line, blocks, 0, &mut b) };
+                prop_assert_eq!((other, b), (done, a));
+            }
         }
 
         #[test]

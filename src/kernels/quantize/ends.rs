@@ -58,6 +58,12 @@ ends!(of_bits_f64, max_bits_f64, f64, i64, u64);
 #[inline(always)]
 pub(super) fn ends_f32(values: &[f32]) -> Option<(f32, f32)> {
     #[cfg(target_arch = "x86_64")]
+    if crate::kernels::cpu::Avx512::new().is_some() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        return of_bits_f32(unsafe { super::avx512::max_bits(values) });
+    }
+    #[cfg(target_arch = "x86_64")]
     if crate::kernels::cpu::has_avx2() {
         // SAFETY: the CPU has the instructions, as was just asked.
         #[allow(unsafe_code)]
@@ -90,6 +96,13 @@ mod tests {
             let values = &values[skip.min(values.len())..];
             prop_assert_eq!(ends(values), plain(values));
             prop_assert_eq!(of_bits_f32(max_bits_f32(values)), plain(values));
+            #[cfg(target_arch = "x86_64")]
+            if crate::kernels::cpu::has_avx2() {
+                // SAFETY: the CPU has the instructions, as was just asked.
+                #[allow(unsafe_code)]
+                let bits = unsafe { super::super::avx2::max_bits(values) };
+                prop_assert_eq!(of_bits_f32(bits), plain(values));
+            }
             let wide: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
             let wanted = plain(values).map(|(a, b)| (f64::from(a), f64::from(b)));
             prop_assert_eq!(ends(&wide), wanted);

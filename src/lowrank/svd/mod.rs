@@ -7,6 +7,8 @@ mod gram;
 mod krylov;
 #[cfg(feature = "lapack")]
 mod lapack;
+#[cfg(feature = "faer")]
+mod tridiagonal;
 
 use crate::{DType, Fault, Float};
 use serde::{Deserialize, Serialize};
@@ -190,6 +192,33 @@ impl Svd {
             }
         }
     }
+}
+
+/// The product of row-major matrices, by the fastest there is: see [`faer::multiply`].
+#[cfg(feature = "faer")]
+use faer::multiply;
+
+/// The same without it.
+#[cfg(not(feature = "faer"))]
+fn multiply<T: Float>(shape: [usize; 3], a: (&[T], bool), b: (&[T], bool), subtract: bool, c: &mut [T]) {
+    let (alpha, beta) = if subtract { (-T::one(), T::one()) } else { (T::one(), T::zero()) };
+    T::gemm(shape, alpha, a, b, beta, c);
+}
+
+/// What `f` makes of the row-major `values [rows, cols]`, transposed.
+fn transposed<A: Copy, B: Copy + Default>(values: &[A], cols: usize, f: impl Fn(A) -> B) -> Vec<B> {
+    /// Numbers of a column that are written together: a line of the caches.
+    const TILE: usize = 16;
+    let mut out = vec![B::default(); values.len()];
+    let rows = values.len() / cols.max(1);
+    for first in (0..rows).step_by(TILE) {
+        let some = &values[first * cols..rows.min(first + TILE) * cols];
+        for (t, column) in out.chunks_mut(rows).enumerate() {
+            let to = column[first..].iter_mut();
+            to.zip(some.chunks(cols)).for_each(|(to, row)| *to = f(row[t]));
+        }
+    }
+    out
 }
 
 /// The whole decomposition as factors, for the benches: their number of entries.
