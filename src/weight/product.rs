@@ -12,8 +12,9 @@ use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
+use crate::kernels::memory;
 use crate::kernels::products::{Decode, Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
-use crate::kernels::sparse::{self, Beside, Bits, Spaced, WORD};
+use crate::kernels::sparse::{self, Beside, Bits, Dots, WORD};
 use crate::kernels::transpose::transpose;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
@@ -26,8 +27,6 @@ pub(super) const SMALL: usize = 1 << 20;
 /// A pruned weight runs on its kept entries for one input, and for more where less than a `DENSE_SHARE`th is
 /// kept.
 const DENSE_SHARE: usize = 3;
-/// A row is gone through entry by entry where more than a `MANY_SHARE`th is kept, bit by bit otherwise.
-const MANY_SHARE: usize = 5;
 /// Rows of both sides from which on a product is worth bringing one into panels.
 const MANY: usize = 32;
 /// Columns that are transposed at a time: numbers of a cache line, and some more.
@@ -221,6 +220,17 @@ impl<'a, T: Float> Kept<'a, T> {
         T::expand(bits, self.read(range, mask, &mut buffer), to);
     }
 
+    /// The codes of a row of `k` entries, and maybe more, where they are bytes and have one scale.
+    fn row_of_codes(&self, range: &Range<usize>, mask: &Mask, k: usize) -> Option<(&[u8], (T, u8))> {
+        match self {
+            Self::Codes(decoder) if decoder.step(k) == k => {
+                let codes = decoder.packed(8)?.get(kept_range(range, Some(mask)).start..)?;
+                Some((codes, decoder.grid(range.start / k.max(1), 0)))
+            }
+            _ => None,
+        }
+    }
+
     /// The bytes that hold the kept numbers of the flat `range`; none where it lies past the end.
     fn bytes(&self, range: Range<usize>, mask: Option<&Mask>) -> &[u8] {
         match self {
@@ -350,17 +360,17 @@ fn sparse_dots<T: Float>(
     x: &[T],
     [k, m]: [usize; 2],
 ) -> Result<Vec<T>, Fault> {
-    let many = mask.kept() * MANY_SHARE > mask.len();
-    let usual = (mask.kept() * WORD).div_ceil(mask.len().max(1));
-    let spaced = Spaced::new(if many { &[] } else { x });
+    let dots = Dots::new(x, mask.kept(), mask.len());
     let mut out = zeros(m, 1)?;
     let height = height(HEIGHT, k);
     parallel::for_each_chunk(&mut out, height, |i, out| {
         let mut buffer = Vec::new();
         for (row, out) in (i * height..).zip(out) {
             let bits = bits(mask, row, k, 0..k);
-            let kept = kept.read(row * k..(row + 1) * k, mask, &mut buffer);
-            *out = if many { T::dot_dense(bits, kept, x) } else { sparse::dot(bits, kept, &spaced, usual) };
+            let range = row * k..(row + 1) * k;
+            let of_codes = kept.row_of_codes(&range, mask, k);
+            let sum = of_codes.and_then(|(codes, grid)| dots.sum_of_codes(bits, codes, grid));
+            *out = sum.unwrap_or_else(|| dots.sum(bits, kept.read(range, mask, &mut buffer)));
         }
     });
     Ok(out)
@@ -391,41 +401,57 @@ fn side_by_side<T: Float, const L: usize>(
     [n, k]: [usize; 2],
     out: &mut [T],
 ) {
-    let sides: Vec<Beside<T, L>> = x.chunks((L * k).max(1)).map(|x| Beside::new(x, k)).collect();
-    let width = (NEAR / (L * size_of::<T>())).next_multiple_of(WORD);
+    let side = |s: usize| Beside::<T, L>::new(&x[s * L * k..n.min((s + 1) * L) * k], k);
+    let sides = parallel::map(n.div_ceil(L), side);
+    let width = (NEAR / (L * size_of::<T>())).next_multiple_of(WORD).min(sparse::LONGEST);
     let height = height(HEIGHT, k * n);
+    let room = sparse::places_room(width.min(k)) * height;
     parallel::for_each_chunk(out, height * n, |i, out| {
-        let mut places = vec![0; sparse::places_room(width.min(k)) * height];
-        let mut buffer = Vec::new();
-        // Of each row, where its places and its kept numbers lie.
-        let mut rows = Vec::with_capacity(height);
-        for first in (0..k).step_by(width) {
-            let last = k.min(first + width);
-            rows.clear();
-            let mut end = 0;
-            for row in (i * height..).take(out.len() / n) {
-                let found = sparse::places(bits(mask, row, k, first..last), &mut places[end..]);
-                rows.push((end..end + found, mask.rank(row * k + first)));
-                end += found;
-            }
-            if !matches!(kept, Kept::Values(_)) {
-                buffer.resize(end, T::zero());
-                for (row, (range, _)) in (i * height..).zip(&rows) {
-                    kept.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
-                }
-            }
-            for (side, x) in sides.iter().enumerate() {
-                for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
-                    let values = match kept {
-                        Kept::Values(values) => &values[*start..][..range.len()],
-                        _ => &buffer[range.clone()],
-                    };
-                    let out = &mut out[side * L..n.min((side + 1) * L)];
-                    T::add_products::<L>(&places[range.clone()], values, (x, first), out);
-                }
+        memory::with_room(room, |places| {
+            some_rows(kept, mask, (&sides, width), i * height, places, [n, k], out)
+        });
+    });
+}
+
+/// `out [.., n]` for rows from `top` on; `places` is room for theirs in `width` columns.
+fn some_rows<T: Float, const L: usize>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    (sides, width): (&[Beside<T, L>], usize),
+    top: usize,
+    places: &mut [u16],
+    [n, k]: [usize; 2],
+    out: &mut [T],
+) {
+    let mut buffer = Vec::new();
+    // Of each row, where its places and its kept numbers lie.
+    let mut rows = Vec::with_capacity(out.len() / n);
+    for first in (0..k).step_by(width) {
+        let last = k.min(first + width);
+        rows.clear();
+        let mut end = 0;
+        for row in (top..).take(out.len() / n) {
+            let found = sparse::places(bits(mask, row, k, first..last), &mut places[end..]);
+            rows.push((end..end + found, mask.rank(row * k + first)));
+            end += found;
+        }
+        if !matches!(kept, Kept::Values(_)) {
+            buffer.resize(end, T::zero());
+            for (row, (range, _)) in (top..).zip(&rows) {
+                kept.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
             }
         }
-    });
+        for (side, x) in sides.iter().enumerate() {
+            for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
+                let values = match kept {
+                    Kept::Values(values) => &values[*start..][..range.len()],
+                    _ => &buffer[range.clone()],
+                };
+                let out = &mut out[side * L..n.min((side + 1) * L)];
+                T::add_products::<L>(&places[range.clone()], values, (x, first), out);
+            }
+        }
+    }
 }
 
 /// Rows that one thread takes at a time: a multiple of `least`, and more where a row is little work, so that

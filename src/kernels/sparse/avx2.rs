@@ -1,6 +1,7 @@
 //! Kept values to their places, eight entries at a time: a byte of a mask says where each of eight lanes
 //! comes from.
 
+use super::lanes::{fetch, products};
 use super::{Bits, WORD, dot, expand};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
@@ -69,32 +70,24 @@ pub fn dot_row(_: Avx2, bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
 #[allow(unsafe_code)]
 pub fn add_products<const V: usize, const S: usize>(
     _: Avx2,
-    places: &[u32],
+    places: &[u16],
     kept: &[f32],
     x: &[f32],
     out: &mut [f32],
 ) {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { products::<V, S>(places, kept, x, out) }
+    unsafe { add::<V, S>(places, kept, x, out) }
 }
 
-#[target_feature(enable = "avx2,fma,popcnt")]
-fn products<const V: usize, const S: usize>(places: &[u32], kept: &[f32], x: &[f32], out: &mut [f32]) {
-    let x = x.as_chunks::<8>().0.as_chunks::<V>().0;
-    let mut sums = [[_mm256_setzero_ps(); V]; S];
-    for (places, kept) in places.chunks(S).zip(kept.chunks(S)) {
-        for (sums, (place, value)) in sums.iter_mut().zip(places.iter().zip(kept)) {
-            let value = _mm256_set1_ps(*value);
-            for (sum, x) in sums.iter_mut().zip(&x[*place as usize]) {
-                *sum = _mm256_fmadd_ps(value, bytemuck::cast(*x), *sum);
-            }
-        }
-    }
-    for v in 0..V {
-        let all = sums.iter().fold(_mm256_setzero_ps(), |all, sums| _mm256_add_ps(all, sums[v]));
-        let all: [f32; 8] = bytemuck::cast(all);
-        out.iter_mut().skip(8 * v).zip(all).for_each(|(out, sum)| *out += sum);
-    }
+products! {
+    #[target_feature(enable = "avx2,fma")]
+    add, 8, _mm256_setzero_ps, _mm256_set1_ps, load, _mm256_fmadd_ps, _mm256_add_ps, bytemuck::cast::<_, [f32; 8]>
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load(x: &[f32; 8]) -> __m256 {
+    bytemuck::cast(*x)
 }
 
 /// Calls `f(j, byte, mask, kept)` for each byte of a word, with the sign bits of `mask` as its bits, and the
@@ -105,6 +98,7 @@ fn bytes<'a, T>(word: u64, kept: &'a [T; WORD], mut f: impl FnMut(usize, u8, __m
     let shifts: [__m256i; 4] = std::array::from_fn(|j| {
         bytemuck::cast(std::array::from_fn::<u32, 8, _>(|lane| (31 - 8 * j - lane) as u32))
     });
+    fetch(kept);
     let mut at = 0;
     for half in 0..2 {
         let half_word = _mm256_set1_epi32((word >> (32 * half)) as i32);

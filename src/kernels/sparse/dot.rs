@@ -1,18 +1,56 @@
 //! The sum of the kept values of a row with one input at their places.
 
+use super::{Bits, Sparse, WORD};
 #[cfg(target_arch = "x86_64")]
-use super::avx2;
-use super::{Bits, WORD};
+use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
+use crate::kernels::cpu::{Avx2, Vbmi2};
 use crate::kernels::cpu::{fast, has_fused, multiply_add};
 use num_traits::{Float, NumAssign};
+
+/// A row is gone through entry by entry where more than a `MANY_SHARE`th is kept, bit by bit otherwise.
+const MANY_SHARE: usize = 5;
+
+/// An input, ready to meet rows.
+pub enum Dots<'a, T> {
+    /// Words of a mask are taken as they are.
+    Whole(&'a [T]),
+    /// Words of which about so many bits are set go from bit to bit.
+    Bits(Spaced<T>, usize),
+}
+
+impl<'a, T: Sparse + Float + NumAssign> Dots<'a, T> {
+    /// For rows that keep `kept` of `len` entries altogether.
+    pub fn new(x: &'a [T], kept: usize, len: usize) -> Self {
+        if T::takes_words() || kept > len / MANY_SHARE {
+            Self::Whole(x)
+        } else {
+            Self::Bits(Spaced::new(x), (kept * WORD).div_ceil(len.max(1)))
+        }
+    }
+
+    /// The sum of the kept values of a row with the input at their places.
+    pub fn sum(&self, bits: Bits<'_>, kept: &[T]) -> T {
+        match self {
+            Self::Whole(x) => T::dot_dense(bits, kept, x),
+            Self::Bits(x, usual) => dot(bits, kept, x, *usual),
+        }
+    }
+
+    /// The same of `scale * (code - zero)` for codes of a byte, where they need not become numbers first.
+    pub fn sum_of_codes(&self, bits: Bits<'_>, codes: &[u8], grid: (T, u8)) -> Option<T> {
+        match self {
+            Self::Whole(x) => T::dot_codes(bits, codes, grid, x),
+            Self::Bits(..) => None,
+        }
+    }
+}
 
 /// An input with a zero after each `WORD` values: where a word has no bit left, it points there.
 pub struct Spaced<T>(Vec<[T; WORD + 1]>);
 
 impl<T: Float> Spaced<T> {
-    pub fn new(x: &[T]) -> Self {
+    pub(super) fn new(x: &[T]) -> Self {
         let space = |x: &[T]| {
             let mut out = [T::zero(); WORD + 1];
             out[..x.len()].copy_from_slice(x);
@@ -23,7 +61,7 @@ impl<T: Float> Spaced<T> {
 }
 
 /// For rows with few kept values, about `usual` of each word: goes from bit to bit.
-pub fn dot<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usual: usize) -> T {
+pub(super) fn dot<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &Spaced<T>, usual: usize) -> T {
     let sum = if has_fused() {
         fast(
             #[inline(always)]
@@ -63,19 +101,12 @@ fn quick<T: Float + NumAssign, const S: usize, const FUSED: bool>(
 ) -> T {
     let mut sums = [T::zero(); S];
     let mut at = 0;
-    if bits.start.is_multiple_of(WORD) {
-        let whole = bits.cols / WORD;
-        let words = &bits.words[bits.start / WORD..][..whole];
-        for (word, x) in words.iter().zip(&x.0) {
-            at += quick_word::<T, S, FUSED>(*word, &kept[at.min(kept.len())..], x, &mut sums);
-        }
-        if whole < bits.len() {
-            quick_word::<T, S, FUSED>(bits.word(whole), &kept[at.min(kept.len())..], &x.0[whole], &mut sums);
-        }
-    } else {
-        for (i, x) in x.0.iter().enumerate().take(bits.len()) {
-            at += quick_word::<T, S, FUSED>(bits.word(i), &kept[at.min(kept.len())..], x, &mut sums);
-        }
+    let whole = bits.whole();
+    for (word, x) in whole.iter().zip(&x.0) {
+        at += quick_word::<T, S, FUSED>(*word, &kept[at.min(kept.len())..], x, &mut sums);
+    }
+    for (i, x) in x.0.iter().enumerate().take(bits.len()).skip(whole.len()) {
+        at += quick_word::<T, S, FUSED>(bits.word(i), &kept[at.min(kept.len())..], x, &mut sums);
     }
     sums.into_iter().fold(T::zero(), |a, b| a + b)
 }
@@ -116,10 +147,20 @@ fn plain<T: Float + NumAssign>(bits: Bits<'_>, mut kept: &[T], x: &[T], stride: 
 }
 
 /// The sum of the kept values of one word.
-pub(super) fn word<T: Float + NumAssign>(mut bits: u64, kept: &[T], x: &[T]) -> T {
+pub(super) fn word<T: Float + NumAssign>(bits: u64, kept: &[T], x: &[T]) -> T {
+    word_by(bits, kept, x, |value| *value)
+}
+
+/// The same of what stands for them.
+pub(super) fn word_by<K, T: Float + NumAssign>(
+    mut bits: u64,
+    kept: &[K],
+    x: &[T],
+    number: impl Fn(&K) -> T,
+) -> T {
     let mut sum = T::zero();
     for value in kept.iter().take(bits.count_ones() as usize) {
-        sum += *value * x[bits.trailing_zeros() as usize];
+        sum += number(value) * x[bits.trailing_zeros() as usize];
         bits &= bits - 1;
     }
     sum
@@ -130,7 +171,19 @@ pub(super) fn dot_dense<T: Float + NumAssign>(bits: Bits<'_>, kept: &[T], x: &[T
     plain(bits, kept, x, WORD)
 }
 
+/// Whether rows with few kept values need no form of their own.
+pub(super) fn takes_words() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return Vbmi2::new().is_some();
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 pub(super) fn dot_dense_f32(bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Vbmi2::new() {
+        return avx512::dot_floats(cpu, bits, kept, x);
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(cpu) = Avx2::new() {
         let sum = avx2::dot_row(cpu, bits, kept, x);
@@ -140,4 +193,19 @@ pub(super) fn dot_dense_f32(bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
         }
     }
     dot_dense(bits, kept, x)
+}
+
+pub(super) fn dot_codes_f32(
+    bits: Bits<'_>,
+    codes: &[u8],
+    (scale, zero): (f32, u8),
+    x: &[f32],
+) -> Option<f32> {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Vbmi2::new() {
+        // Not finite where the sum alone is too large: the numbers themselves may be small enough.
+        return Some(scale * avx512::dot_codes(cpu, bits, codes, zero, x)).filter(|sum| sum.is_finite());
+    }
+    let _ = (bits, codes, scale, zero, x);
+    None
 }

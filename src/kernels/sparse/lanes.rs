@@ -1,20 +1,34 @@
 //! The sums of the kept values of a row with many inputs, which lie side by side.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::{Bits, WORD};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
+use super::{avx2, avx512};
 use crate::kernels::cpu::fast;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{Avx2, Vbmi2};
 use crate::kernels::memory::Aligned;
 use num_traits::{Float, NumAssign};
 
 /// Places that are written at a time, whether there are as many or not.
 const STEP: usize = 8;
+/// The most of what any form writes past the last.
+const ROOM: usize = 16;
+/// The longest part of a row whose places fit.
+pub const LONGEST: usize = 1 << 16;
 
-/// Puts the places of the kept entries of a row, in order, to the front of `out`, which has room for `STEP`
-/// more than there are, and says how many they are.
-pub fn places(bits: Bits<'_>, out: &mut [u32]) -> usize {
+/// Puts the places of the kept entries of a row of up to [`LONGEST`], in order, to the front of `out`, which has
+/// the room of [`places_room`], and says how many they are.
+pub fn places(bits: Bits<'_>, out: &mut [u16]) -> usize {
+    debug_assert!(bits.cols <= LONGEST);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(cpu) = Vbmi2::new() {
+        return avx512::places(cpu, bits, out);
+    }
+    plain_places(bits, out)
+}
+
+/// The portable form.
+pub(super) fn plain_places(bits: Bits<'_>, out: &mut [u16]) -> usize {
     let mut at = 0;
     fast(
         #[inline(always)]
@@ -24,7 +38,7 @@ pub fn places(bits: Bits<'_>, out: &mut [u32]) -> usize {
                 let mut left = word.count_ones() as usize;
                 loop {
                     for place in &mut out[at..at + STEP] {
-                        *place = (i * WORD) as u32 + word.trailing_zeros();
+                        *place = (i * WORD + word.trailing_zeros() as usize) as u16;
                         word &= word.wrapping_sub(1);
                     }
                     at += left.min(STEP);
@@ -41,7 +55,7 @@ pub fn places(bits: Bits<'_>, out: &mut [u32]) -> usize {
 
 /// Room that [`places`] wants for a row of `cols` entries.
 pub fn places_room(cols: usize) -> usize {
-    cols + STEP
+    cols + ROOM
 }
 
 /// `L` inputs beside each other: `[k][L]`, zeros where there are fewer.
@@ -50,21 +64,26 @@ pub struct Beside<T, const L: usize>(Aligned<T>);
 impl<T: Float + Default, const L: usize> Beside<T, L> {
     /// Of up to `L` inputs `x`, one after the other, of `k` values each.
     pub fn new(x: &[T], k: usize) -> Self {
+        // Columns of a line of the caches at a time: what they fill stays near meanwhile.
+        const COLUMNS: usize = 16;
         let mut out = Aligned::new(k * L);
-        for (b, row) in x.chunks_exact(k.max(1)).enumerate().take(L) {
-            out.get_mut().chunks_exact_mut(L).zip(row).for_each(|(out, x)| out[b] = *x);
+        for (i, out) in out.get_mut().chunks_mut(COLUMNS * L).enumerate() {
+            for (b, row) in x.chunks_exact(k.max(1)).enumerate().take(L) {
+                let row = &row[i * COLUMNS..][..out.len() / L];
+                out.as_chunks_mut::<L>().0.iter_mut().zip(row).for_each(|(out, x)| out[b] = *x);
+            }
         }
         Self(out)
     }
 
-    fn rows(&self) -> &[[T; L]] {
+    pub(super) fn rows(&self) -> &[[T; L]] {
         self.0.get().as_chunks().0
     }
 }
 
 /// See [`Sparse::add_products`](super::Sparse::add_products).
 pub(super) fn add_products<T: Float + NumAssign + Default, const L: usize>(
-    places: &[u32],
+    places: &[u16],
     kept: &[T],
     (x, first): (&Beside<T, L>, usize),
     out: &mut [T],
@@ -75,7 +94,7 @@ pub(super) fn add_products<T: Float + NumAssign + Default, const L: usize>(
         || {
             let mut sums = [T::zero(); L];
             for (place, value) in places.iter().zip(kept) {
-                sums.iter_mut().zip(&x[*place as usize]).for_each(|(sum, x)| *sum += *value * *x);
+                sums.iter_mut().zip(&x[usize::from(*place)]).for_each(|(sum, x)| *sum += *value * *x);
             }
             out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum);
         },
@@ -83,20 +102,75 @@ pub(super) fn add_products<T: Float + NumAssign + Default, const L: usize>(
 }
 
 pub(super) fn add_products_f32<const L: usize>(
-    places: &[u32],
+    places: &[u16],
     kept: &[f32],
     x: (&Beside<f32, L>, usize),
     out: &mut [f32],
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx2::new() {
+    {
         let rows = &x.0.0.get()[x.1 * L..];
-        match L {
-            8 => return avx2::add_products::<1, 4>(cpu, places, kept, rows, out),
-            16 => return avx2::add_products::<2, 4>(cpu, places, kept, rows, out),
-            32 => return avx2::add_products::<4, 2>(cpu, places, kept, rows, out),
+        match (L, Vbmi2::new(), Avx2::new()) {
+            (16, Some(cpu), _) => return avx512::add_products::<1, 4>(cpu, places, kept, rows, out),
+            (32, Some(cpu), _) => return avx512::add_products::<2, 4>(cpu, places, kept, rows, out),
+            (8, _, Some(cpu)) => return avx2::add_products::<1, 4>(cpu, places, kept, rows, out),
+            (16, _, Some(cpu)) => return avx2::add_products::<2, 4>(cpu, places, kept, rows, out),
+            (32, _, Some(cpu)) => return avx2::add_products::<4, 2>(cpu, places, kept, rows, out),
             _ => {}
         }
     }
     add_products(places, kept, x, out);
 }
+
+/// Has what lies ahead of some kept values brought near: memory does not see by itself that all of them will be
+/// wanted. A hint, which never faults, wherever it points.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) fn fetch<T>(kept: &T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+    const AHEAD: usize = 4096;
+    let ahead = std::ptr::from_ref(kept).wrapping_byte_add(AHEAD);
+    // SAFETY: every x86-64 has the instruction.
+    #[allow(unsafe_code)]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+    }
+}
+
+/// A function `$name::<V, S>(places, kept, x, out)`: `out` plus the sums of kept values with the rows of `x` at their
+/// places, of `V` vectors of `$lanes` each; `S` values go on side by side, as a sum must wait for the one before it.
+#[cfg(target_arch = "x86_64")]
+macro_rules! products {
+    (
+        #[$features:meta]
+        $name:ident, $lanes:expr, $zero:expr, $all:expr, $load:expr, $multiply_add:expr, $add:expr, $store:expr
+    ) => {
+        #[$features]
+        fn $name<const V: usize, const S: usize>(places: &[u16], kept: &[f32], x: &[f32], out: &mut [f32]) {
+            let x = x.as_chunks::<{ $lanes }>().0.as_chunks::<V>().0;
+            let mut sums = [[$zero(); V]; S];
+            let ((places, more_places), (kept, more)) = (places.as_chunks::<S>(), kept.as_chunks::<S>());
+            for (places, kept) in places.iter().zip(kept) {
+                fetch(kept);
+                for (sums, (place, value)) in sums.iter_mut().zip(places.iter().zip(kept)) {
+                    let value = $all(*value);
+                    for (sum, x) in sums.iter_mut().zip(&x[usize::from(*place)]) {
+                        *sum = $multiply_add(value, $load(x), *sum);
+                    }
+                }
+            }
+            for (place, value) in more_places.iter().zip(more) {
+                let value = $all(*value);
+                for (sum, x) in sums[0].iter_mut().zip(&x[usize::from(*place)]) {
+                    *sum = $multiply_add(value, $load(x), *sum);
+                }
+            }
+            for v in 0..V {
+                let all = sums.iter().fold($zero(), |all, sums| $add(all, sums[v]));
+                out.iter_mut().skip($lanes * v).zip($store(all)).for_each(|(out, sum)| *out += sum);
+            }
+        }
+    };
+}
+#[cfg(target_arch = "x86_64")]
+pub(super) use products;

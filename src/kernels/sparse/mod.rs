@@ -2,26 +2,34 @@
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod dot;
 mod expand;
 mod lanes;
 
-pub use dot::{Spaced, dot};
+pub use dot::Dots;
 pub use expand::expand_integers;
-pub use lanes::{Beside, places, places_room};
+pub use lanes::{Beside, LONGEST, places, places_room};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Sparse: Copy {
+    /// Whether [`dot_dense`](Self::dot_dense) is the fastest for rows that keep few as well.
+    #[doc(hidden)]
+    fn takes_words() -> bool;
     /// The sum of the kept values of a row with `x` at their places, for rows that keep many.
     #[doc(hidden)]
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self;
+    /// The same of `scale * (code - zero)`, if there is a way that is worth it and no sum on it gets too large.
+    #[doc(hidden)]
+    fn dot_codes(bits: Bits<'_>, codes: &[u8], grid: (Self, u8), x: &[Self]) -> Option<Self>;
     /// All entries of a row: zeros where none is kept.
     #[doc(hidden)]
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]);
     /// Adds the sums of some kept values of a row with each of `L` inputs at their places after a first one.
     #[doc(hidden)]
     fn add_products<const L: usize>(
-        places: &[u32],
+        places: &[u16],
         kept: &[Self],
         x: (&Beside<Self, L>, usize),
         out: &mut [Self],
@@ -29,8 +37,16 @@ pub trait Sparse: Copy {
 }
 
 impl Sparse for f32 {
+    fn takes_words() -> bool {
+        dot::takes_words()
+    }
+
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
         dot::dot_dense_f32(bits, kept, x)
+    }
+
+    fn dot_codes(bits: Bits<'_>, codes: &[u8], grid: (Self, u8), x: &[Self]) -> Option<Self> {
+        dot::dot_codes_f32(bits, codes, grid, x)
     }
 
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
@@ -38,7 +54,7 @@ impl Sparse for f32 {
     }
 
     fn add_products<const L: usize>(
-        places: &[u32],
+        places: &[u16],
         kept: &[Self],
         x: (&Beside<Self, L>, usize),
         out: &mut [Self],
@@ -48,8 +64,16 @@ impl Sparse for f32 {
 }
 
 impl Sparse for f64 {
+    fn takes_words() -> bool {
+        false
+    }
+
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
         dot::dot_dense(bits, kept, x)
+    }
+
+    fn dot_codes(_: Bits<'_>, _: &[u8], _: (Self, u8), _: &[Self]) -> Option<Self> {
+        None
     }
 
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
@@ -57,7 +81,7 @@ impl Sparse for f64 {
     }
 
     fn add_products<const L: usize>(
-        places: &[u32],
+        places: &[u16],
         kept: &[Self],
         x: (&Beside<Self, L>, usize),
         out: &mut [Self],
@@ -78,7 +102,14 @@ pub struct Bits<'a> {
     pub cols: usize,
 }
 
-impl Bits<'_> {
+impl<'a> Bits<'a> {
+    /// The words that are all of this row, and begin where one of `words` does: as many as come first.
+    #[inline(always)]
+    fn whole(&self) -> &'a [u64] {
+        let words = if self.start.is_multiple_of(WORD) { self.cols / WORD } else { 0 };
+        &self.words[self.start / WORD..][..words]
+    }
+
     /// Bits `WORD * i ..` of the row, zeros past its end.
     #[inline(always)]
     fn word(&self, i: usize) -> u64 {

@@ -1,4 +1,7 @@
+use super::dot::{Spaced, dot, dot_dense};
 use super::*;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{Avx2, Vbmi2};
 use proptest::prelude::*;
 
 /// A row in a mask that is all ones around it, and its columns.
@@ -15,9 +18,11 @@ proptest! {
     #[test]
     fn sparse_rows_give_the_sums(
         on in prop::collection::vec(any::<bool>(), 0..600), thin in any::<u8>(), start in 0_usize..200, bad in any::<bool>(),
-        more in 0_usize..100, usual in 0_usize..12,
+        more in 0_usize..100, usual in 0_usize..12, zero in any::<u8>(),
     ) {
         let on: Vec<bool> = on.iter().enumerate().map(|(i, on)| *on && (thin & 3 == 0 || i * 7 % 10 == 0)).collect();
+        // A row that begins where a word does as often as not.
+        let start = if thin & 4 == 0 { start } else { start / WORD * WORD };
         let cols = on.len();
         let (words, columns) = row(&on, start);
         let bits = Bits { words: &words, start, cols };
@@ -33,33 +38,61 @@ proptest! {
         // Small whole numbers: exact in single precision, too.
         let single: Vec<f32> = kept.iter().map(|x| *x as f32).collect();
         let x32: Vec<f32> = x.iter().map(|x| *x as f32).collect();
-        prop_assert_eq!(f64::from(f32::dot_dense(bits, &single, &x32)), exact(0));
+        for few in [0, cols] {
+            let sum = Dots::new(&x32, cols - few, cols).sum(bits, &single);
+            prop_assert_eq!(f64::from(sum), exact(0));
+        }
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(cpu) = Avx2::new() {
+                prop_assert_eq!(f64::from(avx2::dot_row(cpu, bits, &single, &x32)), exact(0));
+            }
+            if let Some(cpu) = Vbmi2::new() {
+                prop_assert_eq!(f64::from(avx512::dot_floats(cpu, bits, &single, &x32)), exact(0));
+            }
+        }
+        let codes: Vec<u8> = (0..own + more).map(|i| (i * 37) as u8).collect();
+        let numbers: Vec<f32> = codes.iter().map(|code| f32::from(*code) - f32::from(zero)).collect();
+        if let Some(sum) = Dots::new(&x32, cols, cols).sum_of_codes(bits, &codes, (0.5, zero)) {
+            prop_assert_eq!(sum, 0.5 * dot_dense(bits, &numbers, &x32));
+        }
         let mut found = vec![0; places_room(cols)];
-        let count = places(bits, &mut found);
-        found.truncate(count);
-        prop_assert_eq!(found.iter().map(|p| *p as usize).collect::<Vec<_>>(), columns.clone());
+        for find in [places, lanes::plain_places] {
+            let count = find(bits, &mut found);
+            prop_assert_eq!(found[..count].iter().map(|p| usize::from(*p)).collect::<Vec<_>>(), columns.clone());
+        }
+        let found = &found[..own];
         let rows: Vec<f64> = (0..3).flat_map(|b| x.iter().map(move |x| x + b as f64)).collect();
         let mut sums = [1.0; 3];
-        f64::add_products::<4>(&found, &kept[..own], (&Beside::new(&rows, cols), 0), &mut sums);
+        f64::add_products::<4>(found, &kept[..own], (&Beside::new(&rows, cols), 0), &mut sums);
         let wanted = [1.0 + exact(0), 1.0 + exact(1), 1.0 + exact(2)];
         prop_assert_eq!(sums, wanted);
         let rows: Vec<f32> = rows.iter().map(|x| *x as f32).collect();
         let single = &single[..own];
-        for lanes in [8, 16, 32] {
-            let mut sums = [1.0_f32; 3];
-            match lanes {
-                8 => f32::add_products::<8>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
-                16 => f32::add_products::<16>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
-                _ => f32::add_products::<32>(&found, single, (&Beside::new(&rows, cols), 0), &mut sums),
-            }
-            prop_assert_eq!(sums.map(f64::from), wanted);
+        macro_rules! beside {
+            ($lanes:literal) => {{
+                let x = Beside::<f32, $lanes>::new(&rows, cols);
+                let mut sums = [1.0_f32; 3];
+                f32::add_products(found, single, (&x, 0), &mut sums);
+                prop_assert_eq!(sums.map(f64::from), wanted);
+                #[cfg(target_arch = "x86_64")]
+                if let Some(cpu) = Avx2::new() {
+                    let mut sums = [1.0_f32; 3];
+                    avx2::add_products::<{ $lanes / 8 }, 3>(cpu, found, single, x.rows().as_flattened(), &mut sums);
+                    prop_assert_eq!(sums.map(f64::from), wanted);
+                }
+            }};
         }
+        beside!(8);
+        beside!(16);
+        beside!(32);
     }
 
     #[test]
     fn kept_values_go_to_their_places(
-        on in prop::collection::vec(any::<bool>(), 0..600), start in 0_usize..200, more in 0_usize..100,
+        on in prop::collection::vec(any::<bool>(), 0..600), start in 0_usize..200, more in 0_usize..100, aligned in any::<bool>(),
     ) {
+        let start = if aligned { start / WORD * WORD } else { start };
         let (words, columns) = row(&on, start);
         let bits = Bits { words: &words, start, cols: on.len() };
         let kept: Vec<i16> = (0..columns.len() + more).map(|i| i as i16 - 300).collect();
@@ -72,6 +105,15 @@ proptest! {
         let mut floats = vec![7.0; on.len()];
         f32::expand(bits, &single, &mut floats);
         prop_assert!(floats.iter().zip(&wanted).all(|(a, b)| *a == f32::from(*b)));
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx2::new() {
+            integers.fill(7);
+            avx2::expand_integers(cpu, bits, &kept, &mut integers);
+            prop_assert_eq!(&integers, &wanted);
+            floats.fill(7.0);
+            avx2::expand_floats(cpu, bits, &single, &mut floats);
+            prop_assert!(floats.iter().zip(&wanted).all(|(a, b)| *a == f32::from(*b)));
+        }
         let double: Vec<f64> = kept.iter().map(|x| f64::from(*x)).collect();
         let mut doubles = vec![7.0; on.len()];
         f64::expand(bits, &double, &mut doubles);
@@ -87,4 +129,8 @@ fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
     x[1] = f32::NAN;
     assert_eq!(f32::dot_dense(bits, &[2.0; 100], &x), 12.0);
     assert_eq!(dot(bits, &[2.0; 100], &Spaced::new(&x), 2), 12.0);
+    assert_eq!(f32::dot_codes(bits, &[5; 100], (2.0, 4), &x).unwrap_or(12.0), 12.0);
+    // Too large before it is scaled.
+    x.fill(f32::MAX);
+    assert_eq!(f32::dot_codes(bits, &[255; 100], (1e-9, 0), &x), None);
 }
