@@ -90,4 +90,21 @@ impl Vnni {
     pub fn new() -> Option<Self> {
         (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
     }
+
+    /// Which comes with it.
+    pub fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
+}
+
+/// That the CPU has [`Avx512`] and its instructions that spread bytes: only [`new`](Self::new) makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub struct Vbmi2(());
+
+#[cfg(target_arch = "x86_64")]
+impl Vbmi2 {
+    pub fn new() -> Option<Self> {
+        (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vbmi2")).then_some(Self(()))
+    }
 }

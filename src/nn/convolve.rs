@@ -4,7 +4,7 @@ use super::layers::{conv, linear};
 use crate::weight::zeros;
 use crate::{Fault, Float, Weight};
 
-/// Convolution from the compressed kernel, a few samples at a time.
+/// Convolution from the compressed kernel, a few samples at a time, and `bias`, if there is one.
 ///
 /// Groups run on floats from a decoded kernel, whatever its [`activations`](Weight::activations) say: a
 /// group is a band of rows, and codes cannot be cut at any row.
@@ -13,16 +13,21 @@ pub(super) fn convolve<T: Float>(
     geometry: &conv::Geometry,
     n: usize,
     out: usize,
+    bias: Option<&[T]>,
     x: &[T],
     y: &mut [T],
 ) -> Result<(), Fault> {
     let (cols, m, grouped) = (geometry.cols(), out / geometry.groups, geometry.groups > 1);
     if !grouped {
-        let (windows, size) = (geometry.windows(), geometry.sample());
-        let last = conv::channels_last(geometry, x)?;
         let made = conv::Windows(geometry);
-        if let Some(product) = weight.product_of(&last, (size, windows), n * windows, &made)? {
+        if weight.integer_maps(x, n, &geometry.integer_windows(), bias, y)? {
+            return Ok(());
+        }
+        let windows = geometry.windows();
+        let last = conv::channels_last(geometry, x)?;
+        if let Some(product) = weight.product_of(&last, n * windows, &made)? {
             conv::to_maps(&product, windows, m, out, 0, y);
+            add_bias(bias, windows, y);
             return Ok(());
         }
     }
@@ -43,7 +48,14 @@ pub(super) fn convolve<T: Float>(
         let product = &product[..part.windows * m];
         conv::to_maps(product, geometry.windows(), m, out, part.rows.start, &mut y[part.y]);
     }
+    add_bias(bias, geometry.windows(), y);
     Ok(())
+}
+
+fn add_bias<T: Float>(bias: Option<&[T]>, windows: usize, y: &mut [T]) {
+    if let Some(bias) = bias {
+        conv::add_bias(bias, windows, y);
+    }
 }
 
 #[cfg(all(test, feature = "files"))]
@@ -52,7 +64,48 @@ mod tests {
     use super::super::testing::input;
     use super::super::{Conv2d, Graph, Network};
     use crate::{Activations, AffineQuantizer, MagnitudePruner, Model, Pipeline, Tensor};
+    use crate::nn::layers::conv;
+    use crate::Weight;
+    use proptest::prelude::*;
     use std::sync::Arc;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn integer_windows_need_not_be_made(
+            [n, channels, out] in [1_usize..3, 1_usize..10, 1_usize..20],
+            [kh, kw] in [1_usize..5, 1_usize..5], [sh, sw] in [1_usize..4, 1_usize..4],
+            [ph, pw] in [0_usize..3, 0_usize..3], [more_h, more_w] in [0_usize..9, 0_usize..30],
+            bits in prop_oneof![Just(8_u8), 2_u8..8], centred in any::<bool>(), sparsity in prop_oneof![Just(0.0), 0.0..0.9],
+        ) {
+            let input = [kh + more_h, kw + more_w];
+            let output = [(more_h + 2 * ph) / sh + 1, (more_w + 2 * pw) / sw + 1];
+            let geometry = conv::Geometry {
+                channels, input, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], groups: 1, output,
+            };
+            let shape = [out, channels, kh, kw];
+            let values = numbers(shape.iter().product(), 3).iter().map(|x| x + 0.3).collect();
+            let how = Activations::Int8Static { low: -0.7, high: 0.8 };
+            let quantizer = AffineQuantizer::bits(bits).per_channel().activations(how);
+            let quantizer = if centred { quantizer } else { quantizer.asymmetric() };
+            let steps = Pipeline::<f64>::default().prune(MagnitudePruner::sparsity(sparsity)).quantize(quantizer);
+            let model = steps.run(Tensor::new(&shape, values).unwrap()).unwrap().model;
+            let weight: &Weight<f64> = model.weight("weight").unwrap();
+            prop_assume!(weight.form().quantized);
+            let x = numbers(n * geometry.sample(), 7);
+            let bias = numbers(out, 9);
+            let windows = geometry.windows();
+            let (mut y, mut wanted) = (vec![0.0; n * out * windows], vec![0.0; n * out * windows]);
+            prop_assert!(weight.integer_maps(&x, n, &geometry.integer_windows(), Some(&bias), &mut y).unwrap());
+            let mut rows = vec![0.0; n * windows * geometry.cols()];
+            conv::im2col(&geometry, 0, &x, &mut rows);
+            let product = weight.product_with(&rows, n * windows, windows).unwrap();
+            conv::to_maps(&product, windows, out, out, 0, &mut wanted);
+            conv::add_bias(&bias, windows, &mut wanted);
+            prop_assert_eq!(y, wanted);
+        }
+    }
 
     /// A file may hold pruned entries among the codes.
     #[test]

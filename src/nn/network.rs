@@ -4,7 +4,7 @@ use super::convolve::convolve;
 use super::data::{Dataset, Input, Outputs, Target, unbox};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
-use super::layers::{conv, linear, pool};
+use super::layers::{linear, pool};
 use super::loss::{check_labels, in_dataset};
 use super::op::Role;
 use super::plan::{Layer, Plan, Work};
@@ -204,10 +204,8 @@ impl<T: Float> Network<T> {
             }
             Work::Conv { n, out, geometry } => {
                 let mut y = blank()?;
-                convolve(&self.weights[layer.slots[0]], &geometry, n, out, x, &mut y).map_err(fail)?;
-                if layer.slots.len() > 1 {
-                    conv::add_bias(self.vector(layer, 1), geometry.windows(), &mut y);
-                }
+                let bias = (layer.slots.len() > 1).then(|| self.vector(layer, 1));
+                convolve(&self.weights[layer.slots[0]], &geometry, n, out, bias, x, &mut y).map_err(fail)?;
                 y
             }
             Work::BatchNorm { maps, epsilon } => {

@@ -82,34 +82,6 @@ pub fn decode_from<T: Quantize>(
     );
 }
 
-/// `code - zero` of codes from number `first` of `packed` on, until `out` is full.
-pub fn subtract_from(bits: u8, packed: &[u8], first: usize, zero: u8, out: &mut [i16]) {
-    const CHUNK: usize = 512;
-    match bits {
-        8 => super::subtract(&packed[first..first + out.len()], zero, out),
-        4 if first.is_multiple_of(2) && out.len().is_multiple_of(2) => {
-            let (pairs, _) = out.as_chunks_mut::<2>();
-            let zero = i16::from(zero);
-            fast(
-                #[inline(always)]
-                || {
-                    for (pair, byte) in pairs.iter_mut().zip(&packed[first / 2..]) {
-                        *pair = [i16::from(byte & 15) - zero, i16::from(byte >> 4) - zero];
-                    }
-                },
-            );
-        }
-        _ => {
-            let mut codes = [0; CHUNK];
-            for (at, out) in (first..).step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
-                let codes = &mut codes[..out.len()];
-                unpack_from(bits, packed, at, codes);
-                super::subtract(codes, zero, out);
-            }
-        }
-    }
-}
-
 /// The whole bytes of `packed` that hold codes of `range`; none where it does not lie within.
 pub fn bytes_of(bits: u8, packed: &[u8], range: std::ops::Range<usize>) -> &[u8] {
     let byte = |i: usize| i * usize::from(bits) / 8;
@@ -226,9 +198,6 @@ mod tests {
                     let mut numbers = vec![9.0_f32; to - from];
                     decode_from(bits, &packed, from, (0.5, 3), &mut numbers);
                     prop_assert!(numbers.iter().zip(&out).all(|(x, code)| *x == 0.5 * (f32::from(*code) - 3.0)));
-                    let mut less = vec![9; to - from];
-                    subtract_from(bits, &packed, from, 3, &mut less);
-                    prop_assert!(less.iter().zip(&out).all(|(less, code)| *less == i16::from(*code) - 3));
                 }
             }
         }

@@ -5,9 +5,11 @@ mod avx2;
 mod dot;
 mod expand;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod vbmi2;
 
 pub use dot::{Spaced, dot};
-pub use expand::expand_integers;
+pub use expand::expand_bytes;
 pub use lanes::{Beside, places, places_room};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
@@ -53,7 +55,7 @@ impl Sparse for f64 {
     }
 
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
-        expand::plain(bits, kept, out);
+        expand::plain(bits, kept, 0.0, out);
     }
 
     fn add_products<const L: usize>(
