@@ -63,9 +63,9 @@ mod tests {
     use super::super::layers::gradcheck::numbers;
     use super::super::testing::input;
     use super::super::{Conv2d, Graph, Network};
-    use crate::{Activations, AffineQuantizer, MagnitudePruner, Model, Pipeline, Tensor};
-    use crate::nn::layers::conv;
     use crate::Weight;
+    use crate::nn::layers::conv;
+    use crate::{Activations, AffineQuantizer, MagnitudePruner, Model, Pipeline, Tensor};
     use proptest::prelude::*;
     use std::sync::Arc;
 

@@ -91,16 +91,25 @@ impl<'a, T: Float> Decoder<'a, T> {
     /// or `code - 128` where there are 8 bits.
     pub fn signed(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i8]) {
         let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        let one_zero = self.bits == 8 || self.zeros.is_none();
+        let less = |first: usize, zero: u8, out: &mut [u8]| {
+            pack::unpack_less(self.bits, &self.packed, first, zero, out);
+        };
+        let Some(mask) = mask else {
+            if one_zero {
+                return less(range.start, Affine::<T>::middle(self.bits), out);
+            }
+            return self.runs(range, None, out, |first, (_, zero), out| less(first, zero, out));
+        };
         self.codes(range.clone(), mask, out);
-        if self.bits == 8 || self.zeros.is_none() {
+        if one_zero {
             return subtract(Affine::<T>::middle(self.bits), out);
         }
         self.runs(range, None, out, |_, (_, zero), out| subtract(zero, out));
     }
 
     /// The codes of all entries of the flat `range`, which lies in one row: for pruned ones what stands for 0.
-    fn codes(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [u8]) {
-        let Some(mask) = mask else { return pack::unpack_from(self.bits, &self.packed, range.start, out) };
+    fn codes(&self, range: Range<usize>, mask: &Mask, out: &mut [u8]) {
         if self.zeros.is_none() {
             return self.spread(range.start, mask, Affine::<T>::middle(self.bits), out);
         }

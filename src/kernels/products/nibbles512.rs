@@ -30,27 +30,37 @@ pub(super) fn nibbles(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_codes: &mut [i32]) {
-    let zero = _mm512_setzero_si512();
-    let pairs = groups / 2;
     let (w, x) = (w.as_chunks::<2>().0, x.as_chunks::<2>().0);
-    let steps = w.chunks(4 * pairs).zip(x.chunks(4 * pairs));
-    for ((w, x), (sums, of_codes)) in steps.zip(sums.chunks_mut(4).zip(of_codes.chunks_mut(4))) {
-        // Four steps together: their sums are made at once.
-        let mut acc = [[zero; 4]; 2];
-        for (i, (w, x)) in w.chunks_exact(pairs).zip(x.chunks_exact(pairs)).enumerate() {
-            let (mut products, mut codes) = (zero, zero);
-            for (w, x) in w.iter().zip(x) {
-                let w = both_halves(w);
-                // SAFETY: 64 bytes.
-                let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
-                products = _mm512_dpbusd_epi32(products, w, x);
-                codes = _mm512_dpbusd_epi32(codes, w, _mm512_set1_epi8(1));
-            }
-            (acc[0][i], acc[1][i]) = (products, codes);
+    let (w, x) = (w.chunks_exact(groups / 2), x.chunks_exact(groups / 2));
+    let mut steps = w.zip(x).zip(sums.iter_mut().zip(of_codes));
+    // Four steps together: their sums are made at once.
+    while let Some(((w, x), to)) = steps.next() {
+        let (first, rest) = (nibble_step(w, x), [steps.next(), steps.next(), steps.next()]);
+        let [b, c, d] = rest
+            .each_ref()
+            .map(|step| step.as_ref().map_or([_mm512_setzero_si512(); 2], |((w, x), _)| nibble_step(w, x)));
+        let sums = sum4([first[0], b[0], c[0], d[0]]);
+        let of_codes = sum4([first[1], b[1], c[1], d[1]]);
+        let places = std::iter::once(to).chain(rest.into_iter().flatten().map(|(_, to)| to));
+        for ((sum, of_code), (to, to_codes)) in sums.into_iter().zip(of_codes).zip(places) {
+            (*to, *to_codes) = (sum, of_code);
         }
-        sums.copy_from_slice(&sum4(acc[0])[..sums.len()]);
-        of_codes.copy_from_slice(&sum4(acc[1])[..of_codes.len()]);
     }
+}
+
+/// The sums of a step with its input, and of its codes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn nibble_step(w: &[[Codes; 2]], x: &[[[i8; TOGETHER]; 2]]) -> [__m512i; 2] {
+    let (mut products, mut codes) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    for (w, x) in w.iter().zip(x) {
+        let w = both_halves(w);
+        // SAFETY: 64 bytes.
+        let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
+        products = _mm512_dpbusd_epi32(products, w, x);
+        codes = _mm512_dpbusd_epi32(codes, w, _mm512_set1_epi8(1));
+    }
+    [products, codes]
 }
 
 /// Of both, the codes of even columns, and behind them those of odd ones.

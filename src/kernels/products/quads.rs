@@ -61,7 +61,7 @@ impl Taps {
     }
 }
 
-/// How a row's sums become numbers: see [`Form::add_scaled`].
+/// How a row's sums become numbers: see [`scaled`].
 #[derive(Clone, Copy, Default)]
 pub struct Part {
     pub scale: f64,
@@ -69,6 +69,27 @@ pub struct Part {
     pub sum: i32,
     /// What stands for 0 among them.
     pub zero: i32,
+}
+
+/// What is known of the inputs of a strip.
+#[derive(Clone, Copy, Default)]
+pub struct Known {
+    /// Their zero points.
+    pub zeros: [i32; WIDTH],
+    /// The sum of each without its zero point.
+    pub sums: [i32; WIDTH],
+}
+
+/// Vector `v` of a row's sums: what zero points add to them is taken away, the rest scaled.
+#[inline(always)]
+fn scaled(sums: &[i32; WIDTH], part: Part, inputs: &Known, v: usize) -> [f64; LANES] {
+    let vector = |all: &[i32; WIDTH]| all.as_chunks::<LANES>().0[v];
+    let (sums, zeros, of_inputs) = (vector(sums), vector(&inputs.zeros), vector(&inputs.sums));
+    std::array::from_fn(|i| {
+        // The result is exact, whatever is in between.
+        let known = zeros[i].wrapping_mul(part.sum).wrapping_add(of_inputs[i].wrapping_mul(part.zero));
+        part.scale * f64::from(sums[i].wrapping_sub(known))
+    })
 }
 
 /// The instructions that a product runs on: all give the same sums.
@@ -151,14 +172,12 @@ impl Form {
     }
 
     /// `total += scale * (sum - zero_of_input * sum_of_weights - zero * of_input)` for each row of `parts`, whose
-    /// totals are `stride` apart, and each of `lanes` inputs: what zero points add to the sums is taken away, the
-    /// rest scaled. `of_inputs` is the sum of each input without its zero point.
+    /// totals are `stride` apart, and each of `lanes` inputs: see [`scaled`].
     pub fn add_scaled(
         self,
         sums: &Sums,
         parts: &[Part],
-        zeros: &[i32; WIDTH],
-        of_inputs: &[i32; WIDTH],
+        inputs: &Known,
         lanes: usize,
         (total, stride): (&mut [f64], usize),
     ) {
@@ -167,31 +186,54 @@ impl Form {
             || {
                 for (r, (part, sums)) in parts.iter().zip(sums).enumerate() {
                     let total = total[r * stride..][..lanes].as_chunks_mut::<LANES>().0;
-                    let inputs = zeros.as_chunks::<LANES>().0.iter().zip(of_inputs.as_chunks::<LANES>().0);
-                    let sums = sums.as_chunks::<LANES>().0.iter().zip(inputs);
-                    for (total, (sums, (zeros, of_inputs))) in total.iter_mut().zip(sums) {
-                        for i in 0..LANES {
-                            // The result is exact, whatever is in between.
-                            let known = zeros[i].wrapping_mul(part.sum);
-                            let known = known.wrapping_add(of_inputs[i].wrapping_mul(part.zero));
-                            total[i] += part.scale * f64::from(sums[i].wrapping_sub(known));
-                        }
+                    for (v, total) in total.iter_mut().enumerate() {
+                        let mut new = scaled(sums, *part, inputs, v);
+                        new.iter_mut().zip(&*total).for_each(|(new, total)| *new += total);
+                        *total = new;
                     }
                 }
             },
         );
     }
 
-    /// The sum of signed bytes.
-    pub fn sum(self, w: &[i8]) -> i32 {
+    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are [`scaled`].
+    /// It calls nothing but inlined code.
+    #[inline(always)]
+    pub fn finish<T: Copy + Default>(
+        self,
+        sums: &Sums,
+        parts: &[Part],
+        inputs: &Known,
+        number: impl Fn(usize, f64) -> T,
+        mut put: impl FnMut(usize, &[T; WIDTH]),
+    ) {
+        let mut all = [[T::default(); WIDTH]; ROWS];
+        self.run(
+            #[inline(always)]
+            || {
+                for (r, (part, (sums, all))) in parts.iter().zip(sums.iter().zip(&mut all)).enumerate() {
+                    for (v, to) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                        *to = scaled(sums, *part, inputs, v).map(|sum| number(r, sum));
+                    }
+                }
+            },
+        );
+        all.iter().take(parts.len()).enumerate().for_each(|(r, row)| put(r, row));
+    }
+
+    /// The sums of each `len` signed bytes.
+    pub fn sums(self, w: &[i8], len: usize, sums: &mut [i32]) {
         #[cfg(target_arch = "x86_64")]
         if let Self::Vnni(cpu) = self {
-            return vnni::sum(cpu, w);
+            return vnni::sums(cpu, w, len, sums);
         }
         fast(
             #[inline(always)]
-            || w.iter().map(|w| i32::from(*w)).sum(),
-        )
+            || {
+                let parts = w.chunks(len.max(1));
+                sums.iter_mut().zip(parts).for_each(|(sum, w)| *sum = w.iter().map(|w| i32::from(*w)).sum());
+            },
+        );
     }
 }
 
@@ -262,7 +304,12 @@ mod tests {
             let signed: Vec<i8> = rows[0].iter().map(|w| (w ^ flip) as i8).collect();
             for form in Form::all() {
                 prop_assert_eq!(form.dots(rows, flip, &x), wanted);
-                prop_assert_eq!(form.sum(&signed), wanted[0][1]);
+                for len in [1, 7, 64, 128, k.max(1)] {
+                    let mut sums = vec![9; k.div_ceil(len)];
+                    form.sums(&signed, len, &mut sums);
+                    let wanted: Vec<i32> = signed.chunks(len).map(|w| w.iter().map(|w| i32::from(*w)).sum()).collect();
+                    prop_assert_eq!(sums, wanted);
+                }
             }
         }
 
@@ -272,17 +319,27 @@ mod tests {
             let number = |i: usize| i32::from(bytes(seed ^ i as u64, 1)[0]);
             let sums: Sums = std::array::from_fn(|r| std::array::from_fn(|i| number(r * 40 + i) << 20));
             let parts: Vec<_> = (0..rows).map(|r| Part { scale: 0.5 * r as f64, sum: number(r), zero: number(r + 1) - 128 }).collect();
-            let (zeros, of) = (std::array::from_fn(|i| number(i)), std::array::from_fn(|i| number(i + 9) << 8));
+            let known = Known {
+                zeros: std::array::from_fn(number),
+                sums: std::array::from_fn(|i| number(i + 9) << 8),
+            };
+            let exact = |r: usize, b: usize| {
+                f64::from(sums[r][b] - known.zeros[b] * parts[r].sum - known.sums[b] * parts[r].zero) * parts[r].scale
+            };
             for form in Form::all() {
                 let mut total = vec![1.0; ROWS * WIDTH];
-                form.add_scaled(&sums, &parts, &zeros, &of, lanes, (&mut total, WIDTH));
+                form.add_scaled(&sums, &parts, &known, lanes, (&mut total, WIDTH));
                 for (i, total) in total.iter().enumerate() {
                     let (r, b) = (i / WIDTH, i % WIDTH);
-                    let wanted = parts.get(r).filter(|_| b < lanes).map_or(1.0, |p| {
-                        1.0 + p.scale * f64::from(sums[r][b] - zeros[b] * p.sum - of[b] * p.zero)
-                    });
-                    prop_assert_eq!(*total, wanted);
+                    prop_assert_eq!(*total, if r < rows && b < lanes { 1.0 + exact(r, b) } else { 1.0 });
                 }
+                    let mut seen = 0;
+                let number = |r: usize, sum: f64| (sum * 0.1) as f32 + r as f32;
+                form.finish(&sums, &parts, &known, number, |r, row| {
+                    seen += 1;
+                    assert!((0..WIDTH).all(|b| row[b] == (exact(r, b) * 0.1) as f32 + r as f32));
+                });
+                prop_assert_eq!(seen, rows);
             }
         }
     }

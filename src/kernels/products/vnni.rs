@@ -7,10 +7,10 @@ use super::avx2::sum4_integers;
 use super::quads::{FEW_ROWS, Inputs, LANES, ROWS, Sums, WIDTH, Weights};
 use crate::kernels::cpu::Vnni;
 use std::arch::x86_64::{
-    __m256i, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_epi32, _mm512_add_epi32,
-    _mm512_and_si512, _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_reduce_add_epi32, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_xor_si512,
+    __m256i, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_epi32, _mm512_and_si512,
+    _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_xor_si512,
 };
 
 /// Bytes of a vector, and of a cache line.
@@ -151,22 +151,36 @@ fn halves_added(x: __m512i) -> __m256i {
     _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x))
 }
 
-/// The sum of signed bytes.
-pub(super) fn sum(_: Vnni, w: &[i8]) -> i32 {
+/// The sums of each `len` signed bytes.
+pub(super) fn sums(_: Vnni, w: &[i8], len: usize, sums: &mut [i32]) {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions.
-    unsafe { sum_bytes(w) }
+    unsafe { sums_of_bytes(w, len.max(1), sums) }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn sum_bytes(w: &[i8]) -> i32 {
-    let ones = _mm512_set1_epi8(1);
-    let mut acc = [_mm512_setzero_si512(); 2];
-    let (vectors, rest) = w.as_chunks::<BYTES>();
-    for (i, w) in vectors.iter().enumerate() {
-        // SAFETY: 64 bytes.
-        let w = unsafe { _mm512_loadu_si512(w.as_ptr().cast()) };
-        acc[i % 2] = _mm512_dpbusd_epi32(acc[i % 2], ones, w);
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn sums_of_bytes(w: &[i8], len: usize, sums: &mut [i32]) {
+    // Four together: their lanes are summed at once.
+    for (w, sums) in w.chunks(4 * len).zip(sums.chunks_mut(4)) {
+        let part = |i: usize| sum_lanes(w.get(i * len..w.len().min((i + 1) * len)).unwrap_or(&[]));
+        let all = sum4([part(0), part(1), part(2), part(3)]);
+        sums.iter_mut().zip(all).for_each(|(to, sum)| *to = sum);
     }
-    _mm512_reduce_add_epi32(_mm512_add_epi32(acc[0], acc[1]))
-        + rest.iter().map(|w| i32::from(*w)).sum::<i32>()
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn sum_lanes(w: &[i8]) -> __m512i {
+    let ones = _mm512_set1_epi8(1);
+    let mut acc = _mm512_setzero_si512();
+    let (vectors, rest) = w.as_chunks::<BYTES>();
+    for w in vectors {
+        // SAFETY: 64 bytes.
+        acc = _mm512_dpbusd_epi32(acc, ones, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
+    }
+    if !rest.is_empty() {
+        // SAFETY: nothing is read but what the mask has: the bytes up to the end.
+        let w = unsafe { _mm512_maskz_loadu_epi8((1 << rest.len()) - 1, rest.as_ptr()) };
+        acc = _mm512_dpbusd_epi32(acc, ones, w);
+    }
+    acc
 }

@@ -82,6 +82,30 @@ pub fn decode_from<T: Quantize>(
     );
 }
 
+/// `code - zero`, in as many bits as a byte has, of codes from number `first` of `packed` on, until `out` is full.
+pub fn unpack_less(bits: u8, packed: &[u8], first: usize, zero: u8, out: &mut [u8]) {
+    fast(
+        #[inline(always)]
+        || match bits {
+            8 => {
+                let codes = out.iter_mut().zip(&packed[first..]);
+                codes.for_each(|(out, code)| *out = code.wrapping_sub(zero));
+            }
+            4 if first.is_multiple_of(2) && out.len().is_multiple_of(2) => {
+                let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(&packed[first / 2..]);
+                pairs.for_each(|(pair, byte)| {
+                    *pair = [(byte & 15).wrapping_sub(zero), (byte >> 4).wrapping_sub(zero)];
+                });
+            }
+            _ => {
+                let bit = first * usize::from(bits);
+                unpack_any(bits, &packed[bit / 8..], bit % 8, out);
+                out.iter_mut().for_each(|code| *code = code.wrapping_sub(zero));
+            }
+        },
+    );
+}
+
 /// The whole bytes of `packed` that hold codes of `range`; none where it does not lie within.
 pub fn bytes_of(bits: u8, packed: &[u8], range: std::ops::Range<usize>) -> &[u8] {
     let byte = |i: usize| i * usize::from(bits) / 8;
@@ -198,6 +222,9 @@ mod tests {
                     let mut numbers = vec![9.0_f32; to - from];
                     decode_from(bits, &packed, from, (0.5, 3), &mut numbers);
                     prop_assert!(numbers.iter().zip(&out).all(|(x, code)| *x == 0.5 * (f32::from(*code) - 3.0)));
+                    let mut less = vec![9; to - from];
+                    unpack_less(bits, &packed, from, 3, &mut less);
+                    prop_assert!(less.iter().zip(&out).all(|(less, code)| *less == code.wrapping_sub(3)));
                 }
             }
         }

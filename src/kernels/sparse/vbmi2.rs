@@ -4,9 +4,12 @@
 use super::{Bits, WORD};
 use crate::kernels::cpu::Vbmi2;
 use std::arch::x86_64::{
-    _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_set1_epi8,
-    _mm512_storeu_si512,
+    _MM_HINT_T0, _mm_prefetch, _mm512_loadu_si512, _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_storeu_si512,
 };
+
+/// Bytes from kept ones to those that are brought near meanwhile.
+const AHEAD: usize = 1 << 12;
 
 /// See [`expand_bytes`](super::expand_bytes).
 pub(super) fn expand(_: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
@@ -20,8 +23,14 @@ fn words(bits: Bits<'_>, mut kept: &[u8], fill: u8, out: &mut [u8]) {
     for (i, out) in out.chunks_mut(WORD).enumerate() {
         let word = bits.word(i);
         let count = (word.count_ones() as usize).min(kept.len());
-        // SAFETY: nothing is read but the first `count` bytes, which there are.
-        let next = unsafe { _mm512_maskz_loadu_epi8(lowest(count), kept.as_ptr().cast()) };
+        _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(AHEAD).cast());
+        // SAFETY: nothing is read but 64 bytes, or the first `count`, where there are as many.
+        let next = unsafe {
+            match kept.len() {
+                WORD.. => _mm512_loadu_si512(kept.as_ptr().cast()),
+                _ => _mm512_maskz_loadu_epi8(lowest(count), kept.as_ptr().cast()),
+            }
+        };
         let entries = _mm512_mask_expand_epi8(fill, word, next);
         // SAFETY: nothing is written but the bytes that there are, 64 of them or as many as the mask has.
         unsafe {

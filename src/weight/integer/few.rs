@@ -1,7 +1,7 @@
 //! Products with a few inputs: rows of codes are read where they are, once.
 
 use super::super::zeros;
-use super::Product;
+use super::{MIN_PARALLEL, Product};
 use crate::kernels::products::quads::{FEW_ROWS, Form};
 use crate::kernels::products::{self, EXACT, Sorted};
 use crate::{Fault, Float, parallel};
@@ -30,7 +30,7 @@ impl<T: Float> Product<'_, T> {
             (0..n).map(|b| steps.iter().map(|parts| of_input(b, parts)).collect()).collect()
         };
         let mut out = zeros::<T>(self.m, n)?;
-        let height = self.height(FEW_ROWS);
+        let height = self.height(FEW_ROWS, MIN_PARALLEL / 4);
         parallel::for_each_chunk(&mut out, height * n, |i, out| {
             let mut buffer = vec![0; if in_place.is_some() { 0 } else { FEW_ROWS * k }];
             for (j, out) in out.chunks_mut(FEW_ROWS * n).enumerate() {
@@ -84,7 +84,7 @@ impl<T: Float> Product<'_, T> {
         let of_inputs: Vec<i32> = codes.chunks(step).map(|codes| self.of_input(0, codes)).collect();
         let (offset, scale) = (128 - self.grids.zero(0), self.grids.scale(0));
         let mut out = zeros::<T>(self.m, 1)?;
-        let height = self.height(1);
+        let height = self.height(1, MIN_PARALLEL / 4);
         parallel::for_each_chunk(&mut out, height, |i, out| {
             let (mut sums, mut of_codes) = (vec![0; of_inputs.len()], vec![0; of_inputs.len()]);
             for (row, out) in (i * height..).zip(out) {
@@ -92,7 +92,7 @@ impl<T: Float> Product<'_, T> {
                 let grids = decoder.grids_of(row);
                 let total = form.run(
                     #[inline(always)]
-                    || scaled(grids, [&sums, &of_codes, &of_inputs], offset),
+                    || scaled(grids, &mut sums, &of_codes, &of_inputs, offset),
                 );
                 *out = T::narrow(total * scale);
             }
@@ -106,30 +106,34 @@ fn cut(first: usize, end: usize) -> impl Iterator<Item = Range<usize>> {
     (first..end).step_by(EXACT).map(move |first| first..end.min(first + EXACT))
 }
 
-/// `sum of scale * (sum + offset * of_codes - zero * of_input)` over the steps of a row.
+/// `sum of scale * (sum + offset * of_codes - zero * of_input)` over the steps of a row. Overwrites the sums.
 #[inline(always)]
 fn scaled<T: Float>(
     (scales, zeros, middle): (&[T], Option<&[u8]>, u8),
-    [sums, of_codes, of_inputs]: [&[i32]; 3],
+    sums: &mut [i32],
+    of_codes: &[i32],
+    of_inputs: &[i32],
     offset: i32,
 ) -> f64 {
     const SIDE: usize = 8;
-    // Side by side: a sum must wait for the one before it.
-    let mut total = [0.0; SIDE];
-    let n = scales.len();
-    let (sums, of_codes, of_inputs) = (&sums[..n], &of_codes[..n], &of_inputs[..n]);
-    for first in (0..n).step_by(SIDE) {
-        let len = SIDE.min(n - first);
-        let mut values = [(0.0, 0); SIDE];
-        for (i, (scale, value)) in values[..len].iter_mut().enumerate() {
-            let at = first + i;
-            let zero = i32::from(zeros.map_or(middle, |zeros| zeros[at]));
-            *scale = scales[at].widen();
-            *value = sums[at] + offset * of_codes[at] - zero * of_inputs[at];
-        }
-        for (total, (scale, value)) in total.iter_mut().zip(values) {
-            *total += scale * f64::from(value);
+    sums.iter_mut().zip(of_codes).for_each(|(sum, of_codes)| *sum += offset * of_codes);
+    let sums_and_inputs = sums.iter_mut().zip(of_inputs);
+    match zeros {
+        None => sums_and_inputs.for_each(|(sum, of_input)| *sum -= i32::from(middle) * of_input),
+        Some(zeros) => {
+            sums_and_inputs
+                .zip(zeros)
+                .for_each(|((sum, of_input), zero)| *sum -= i32::from(*zero) * of_input);
         }
     }
-    total.iter().sum()
+    // Side by side: a sum must wait for the one before it.
+    let mut total = [0.0; SIDE];
+    let ((scales, more), (sums, more_sums)) = (scales.as_chunks::<SIDE>(), sums.as_chunks::<SIDE>());
+    for (scales, sums) in scales.iter().zip(sums) {
+        for i in 0..SIDE {
+            total[i] += scales[i].widen() * f64::from(sums[i]);
+        }
+    }
+    let rest: f64 = more.iter().zip(more_sums).map(|(scale, sum)| scale.widen() * f64::from(*sum)).sum();
+    total.iter().sum::<f64>() + rest
 }

@@ -1,9 +1,9 @@
 //! Products with inputs that lie side by side: rows of a weight are decoded a few at a time, and meet all of them.
 
 use super::super::zeros;
-use super::Product;
+use super::{MIN_PARALLEL, Product};
 use crate::kernels::memory::{Aligned, with_room, with_scratch};
-use crate::kernels::products::quads::{Form, Inputs, LANES, Part, ROWS, Taps, WIDTH, Weights};
+use crate::kernels::products::quads::{Form, Inputs, Known, LANES, Part, ROWS, Taps, WIDTH, Weights};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
@@ -22,64 +22,70 @@ impl<T: Float> Product<'_, T> {
         let beside = Beside::new(self, &columns);
         // A row's scale, if it is one, counts at the end: until then its sums are integers.
         let single = *step == k;
+        let centred = decoder.is_centred();
         let (width, pitch) = (beside.strips.len() * WIDTH, columns.longest + LANES);
         let mut out = zeros::<T>(self.m, n)?;
-        let height = self.height(least);
-        let block =
-            |first: usize, total: &mut [f64], w: &mut [Weights], parts: &mut [Part], out: &mut [T]| {
-                let count = out.len() / n;
-                total[..count * width].fill(0.0);
-                for span in &columns.spans {
-                    let blocks = &columns.blocks[span.clone()];
-                    let start = blocks[0].first;
-                    for (r, w) in w.chunks_exact_mut(pitch).take(count).enumerate() {
-                        self.decode(first + r, blocks, w);
-                        for (parts, block) in parts.chunks_exact_mut(least).zip(blocks) {
-                            let w = &w[block.first - start..][..block.quads()];
-                            let (scale, _) = decoder.grid(first + r, block.step);
-                            parts[r] = Part {
-                                scale: if single { 1.0 } else { scale.widen() },
-                                sum: form.sum(w.as_flattened()),
-                                zero: decoder.signed_zero(first + r, block.step),
-                            };
-                        }
+        let height = self.height(least, MIN_PARALLEL);
+        let block = |first: usize,
+                     total: &mut [f64],
+                     w: &mut [Weights],
+                     (parts, of_rows): (&mut [Part], &mut [i32]),
+                     out: &mut [T]| {
+            let count = out.len() / n;
+            total[..count * width].fill(0.0);
+            for span in &columns.spans {
+                let blocks = &columns.blocks[span.clone()];
+                let start = blocks[0].first;
+                for (r, w) in w.chunks_exact_mut(pitch).take(count).enumerate() {
+                    self.decode(first + r, blocks, w);
+                    // All as long but the last.
+                    let each = 4 * blocks[0].quads();
+                    let all: usize = blocks.iter().map(Block::quads).sum();
+                    let of_rows = &mut of_rows[..blocks.len()];
+                    form.sums(w[..all].as_flattened(), each, of_rows);
+                    let (scales, ..) = decoder.grids_of(first + r);
+                    let parts = parts.chunks_exact_mut(least).zip(blocks).zip(of_rows);
+                    for ((parts, block), sum) in parts {
+                        let zero = if centred { 0 } else { decoder.signed_zero(first + r, block.step) };
+                        let scale = if single { 1.0 } else { scales[block.step].widen() };
+                        parts[r] = Part { scale, sum: *sum, zero };
                     }
-                    for strip in &beside.strips {
-                        for (parts, block) in parts.chunks_exact(least).zip(blocks) {
-                            let x = beside.inputs(strip, block);
-                            let (taps, of_inputs) =
-                                (&beside.taps[strip.lanes / WIDTH], strip.of_inputs(block));
-                            for r in (0..count).step_by(ROWS) {
-                                let row =
-                                    |i: usize| &w[(r + i).min(count - 1) * pitch + block.first - start..];
-                                let rows = std::array::from_fn(|i| &row(i)[..block.quads()]);
-                                // Of the rows that come next, a part for each block.
-                                let next = (first + count + r) * k..(first + count + r + ROWS) * k;
-                                let ahead = if on_end { decoder.bytes(next, self.mask) } else { &[] };
-                                let all = columns.blocks.len();
-                                let ahead = &ahead[ahead.len() * block.number / all..];
-                                let ahead = &ahead[..ahead.len() / (all - block.number)];
-                                let mut sums = [[0; WIDTH]; ROWS];
-                                form.strip(rows, x, taps, strip.lanes, ahead, &mut sums);
-                                let parts = &parts[r..count.min(r + ROWS)];
-                                let total = (&mut total[r * width + strip.first..], width);
-                                form.add_scaled(&sums, parts, &strip.zeros, of_inputs, strip.lanes, total);
-                            }
+                }
+                for strip in &beside.strips {
+                    for (parts, block) in parts.chunks_exact(least).zip(blocks) {
+                        let x = beside.inputs(strip, block);
+                        let (taps, known) = (&beside.taps[strip.lanes / WIDTH], strip.known(block));
+                        for r in (0..count).step_by(ROWS) {
+                            let row = |i: usize| &w[(r + i).min(count - 1) * pitch + block.first - start..];
+                            let rows = std::array::from_fn(|i| &row(i)[..block.quads()]);
+                            // Of the rows that come next, a part for each block.
+                            let next = (first + count + r) * k..(first + count + r + ROWS) * k;
+                            let ahead = if on_end { decoder.bytes(next, self.mask) } else { &[] };
+                            let all = columns.blocks.len();
+                            let ahead = &ahead[ahead.len() * block.number / all..];
+                            let ahead = &ahead[..ahead.len() / (all - block.number)];
+                            let mut sums = [[0; WIDTH]; ROWS];
+                            form.strip(rows, x, taps, strip.lanes, ahead, &mut sums);
+                            let parts = &parts[r..count.min(r + ROWS)];
+                            let total = (&mut total[r * width + strip.first..], width);
+                            form.add_scaled(&sums, parts, known, strip.lanes, total);
                         }
                     }
                 }
-                for (r, (out, total)) in out.chunks_exact_mut(n).zip(total.chunks_exact(width)).enumerate() {
-                    let scale = if single { decoder.grid(first + r, 0).0.widen() } else { 1.0 };
-                    let sums = total.iter().zip(&beside.scales);
-                    out.iter_mut().zip(sums).for_each(|(out, (sum, of))| *out = T::narrow(scale * sum * of));
-                }
-            };
+            }
+            for (r, (out, total)) in out.chunks_exact_mut(n).zip(total.chunks_exact(width)).enumerate() {
+                let scale = if single { decoder.grid(first + r, 0).0.widen() } else { 1.0 };
+                let sums = total.iter().zip(&beside.scales);
+                out.iter_mut().zip(sums).for_each(|(out, (sum, of))| *out = T::narrow(scale * sum * of));
+            }
+        };
         parallel::for_each_chunk(&mut out, height * n, |i, out| {
             let mut parts = vec![Part::default(); least * columns.most];
+            let mut of_rows = vec![0; columns.most];
             with_room(least * width, |total| {
                 with_room(least * pitch, |w| {
                     for (j, out) in out.chunks_mut(least * n).enumerate() {
-                        block(i * height + j * least, total, w, &mut parts, out);
+                        block(i * height + j * least, total, w, (&mut parts, &mut of_rows), out);
                     }
                 });
             });
@@ -114,6 +120,7 @@ struct Block {
 }
 
 impl Block {
+    #[inline]
     fn quads(&self) -> usize {
         self.columns.len().div_ceil(4)
     }
@@ -172,14 +179,13 @@ struct SideStrip {
     /// The number of its first input.
     first: usize,
     lanes: usize,
-    zeros: [i32; WIDTH],
-    /// For each block of columns the sums of the inputs without their zero points; none where no weight needs it.
-    of_inputs: Vec<[i32; WIDTH]>,
+    /// For each block of columns, or one for all where no weight needs the sums.
+    known: Vec<Known>,
 }
 
 impl SideStrip {
-    fn of_inputs(&self, block: &Block) -> &[i32; WIDTH] {
-        self.of_inputs.get(block.number).unwrap_or(&[0; WIDTH])
+    fn known(&self, block: &Block) -> &Known {
+        &self.known[block.number.min(self.known.len() - 1)]
     }
 }
 
@@ -193,7 +199,9 @@ impl Beside {
             let (lanes, count) = (lanes(first), WIDTH.min(n - first));
             // Not as far apart as lines of the caches that share a place.
             let pitch = k.next_multiple_of(LINE) + LINE;
-            let mut of_inputs = Vec::new();
+            let zero = |i: usize| if i < count { product.grids.zero(first + i) } else { 0 };
+            let zeros = std::array::from_fn(zero);
+            let mut known = Vec::new();
             with_scratch(count * pitch, |codes| {
                 for (b, codes) in codes.chunks_exact_mut(pitch).enumerate() {
                     product.encode(first + b, &mut codes[..k]);
@@ -215,12 +223,14 @@ impl Beside {
                         for (b, (sum, codes)) in sums.iter_mut().zip(codes.chunks_exact(pitch)).enumerate() {
                             *sum = product.of_input(first + b, &codes[block.columns.clone()]);
                         }
-                        of_inputs.push(sums);
+                        known.push(Known { zeros, sums });
                     }
                 }
             });
-            let zero = |i: usize| if i < count { product.grids.zero(first + i) } else { 0 };
-            SideStrip { first, lanes, zeros: std::array::from_fn(zero), of_inputs }
+            if known.is_empty() {
+                known.push(Known { zeros, ..Known::default() });
+            }
+            SideStrip { first, lanes, known }
         };
         let parts: Vec<_> = values.get_mut().chunks_mut((WIDTH * quads).max(1)).enumerate().collect();
         let strips = parallel::map_vec(parts, |(i, to)| strip(i * WIDTH, to));

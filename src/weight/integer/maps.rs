@@ -10,7 +10,7 @@ use super::super::{Coding, Leaf};
 use super::{Activations, InputGrids, MIN_PARALLEL, SERIAL};
 use crate::kernels::memory::{Aligned, with_scratch};
 use crate::kernels::products::EXACT;
-use crate::kernels::products::quads::{Form, Inputs, LANES, Part, ROWS, Taps, WIDTH, Weights};
+use crate::kernels::products::quads::{Form, Inputs, Known, LANES, Part, ROWS, Taps, WIDTH, Weights};
 use crate::{Fault, Float, parallel};
 
 /// Channels of a quad.
@@ -110,7 +110,11 @@ impl<T: Float> Leaf<T> {
         bias: Option<&[T]>,
         maps: &mut [T],
     ) -> Result<bool, Fault> {
-        if !self.is_coded() || self.codebook().is_some() || self.cols > EXACT || maps.is_empty() {
+        if !self.is_coded()
+            || self.codebook().is_some()
+            || !(1..=EXACT).contains(&self.cols)
+            || maps.is_empty()
+        {
             return Ok(false);
         }
         // As it is in memory: in a file, pruned entries may be among the codes.
@@ -129,7 +133,9 @@ impl<T: Float> Leaf<T> {
             decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), &mut row);
             sort_kernel(&row, windows.kernel[0] * windows.kernel[1], w);
             let scale = decoder.grid(r, 0).0.widen();
-            parts.push(Part { scale, sum: Form::best().sum(&row), zero: decoder.signed_zero(r, 0) });
+            let mut sum = [0];
+            Form::best().sums(&row, self.cols, &mut sum);
+            parts.push(Part { scale, sum: sum[0], zero: decoder.signed_zero(r, 0) });
         }
         let images = Images::new(samples, n, &grids, windows);
         let of_inputs = if decoder.is_centred() { Vec::new() } else { images.sums(&taps, &grids) };
@@ -142,23 +148,26 @@ impl<T: Float> Leaf<T> {
             .collect();
         let tile = |(sample, tile, maps): (usize, usize, &mut [T])| {
             let w: [_; ROWS] = std::array::from_fn(|r| &w[(tile * ROWS + r) * taps.len()..][..taps.len()]);
+            let biases: [T; ROWS] = std::array::from_fn(|r| {
+                bias.and_then(|bias| bias.get(tile * ROWS + r)).copied().unwrap_or(T::zero())
+            });
             let parts = &parts[tile * ROWS..self.rows.min((tile + 1) * ROWS)];
-            let (zeros, scale) = ([grids.zero(sample); WIDTH], grids.scale(sample));
             images.for_each_strip(sample, |form, first, lanes, x| {
                 let mut sums = [[0; WIDTH]; ROWS];
                 form.strip(w, x, &taps, lanes, &[], &mut sums);
-                let of_inputs = of_inputs.get(sample).map_or(&[0; WIDTH], |of| &of[first / WIDTH]);
-                let mut total = [0.0; ROWS * WIDTH];
-                form.add_scaled(&sums, parts, &zeros, of_inputs, lanes, (&mut total, WIDTH));
-                let places = images.places(first, lanes);
-                let totals = total.chunks_exact(WIDTH).zip(maps.chunks_exact_mut(windows.count()));
-                for (r, (total, map)) in totals.enumerate() {
-                    let bias = bias.map_or(T::zero(), |bias| bias[tile * ROWS + r]);
-                    for (from, to) in places.clone() {
-                        let to = map[to..].iter_mut();
-                        to.zip(&total[from]).for_each(|(to, sum)| *to = T::narrow(sum * scale) + bias);
-                    }
+                let mut known = Known { zeros: [grids.zero(sample); WIDTH], ..Known::default() };
+                if let Some(of_inputs) = of_inputs.get(sample) {
+                    known.sums = of_inputs[first / WIDTH];
                 }
+                let places = images.places(first, lanes);
+                let scale = grids.scale(sample);
+                let number = |r: usize, sum: f64| T::narrow(sum * scale) + biases[r];
+                form.finish(&sums, parts, &known, number, |r, row| {
+                    let map = &mut maps[r * windows.count()..][..windows.count()];
+                    for (from, to) in places.clone() {
+                        map[to..to + from.len()].copy_from_slice(&row[from]);
+                    }
+                });
             });
         };
         if work < MIN_PARALLEL {

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 /// Values that are looked at, and multiplications that are done, in less time than a second thread takes to begin.
 const SERIAL: usize = 1 << 15;
-const MIN_PARALLEL: usize = 1 << 20;
+const MIN_PARALLEL: usize = 1 << 21;
 
 /// How the input of a product is coded.
 ///
@@ -227,9 +227,9 @@ impl<T: Float> Product<'_, T> {
         sum(codes) - self.grids.zero(b) * codes.len() as i32
     }
 
-    /// Rows of the weight that a thread takes at a time.
-    fn height(&self, least: usize) -> usize {
-        (MIN_PARALLEL / (self.k * self.n).max(1)).next_multiple_of(least).max(least)
+    /// Rows of the weight that a thread takes at a time, so that it has some `work`.
+    fn height(&self, least: usize, work: usize) -> usize {
+        (work / (self.k * self.n).max(1)).next_multiple_of(least).max(least)
     }
 }
 
