@@ -82,7 +82,7 @@ impl<T: Float> Weight<T> {
     }
 }
 
-/// Rows of an input that are made of samples: the windows of images. They are numbers or codes of these.
+/// Rows of an input that are made of samples: the windows of images.
 pub(crate) trait Gather: Sync {
     /// Some columns of a row.
     fn gather<C: Copy + Default>(&self, samples: &[C], row: usize, columns: Range<usize>, to: &mut [C]);
