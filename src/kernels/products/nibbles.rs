@@ -45,7 +45,7 @@ pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, sums: &mut [i3
     match form {
         #[cfg(target_arch = "x86_64")]
         Form::Vnni(cpu) if groups.is_multiple_of(2) => {
-            nibbles512::nibbles(cpu, w, &x.0, groups, sums, of_codes)
+            nibbles512::nibbles(cpu, w, &x.0, groups, sums, of_codes);
         }
         #[cfg(target_arch = "x86_64")]
         Form::Vnni(cpu) => avx2::nibbles(cpu.avx2(), w, &x.0, groups, sums, of_codes),

@@ -48,7 +48,8 @@ impl Taps {
         Self::new((0..n).map(|i| (i * stride) as u32).collect())
     }
 
-    pub fn len(&self) -> usize {
+    /// How many there are.
+    pub fn count(&self) -> usize {
         self.offsets.len()
     }
 

@@ -127,9 +127,9 @@ impl<T: Float> Leaf<T> {
         let grids = InputGrids::new(samples, windows.sample(), 1, how)?;
         let mask = leaf.mask()?;
         let mut row = vec![0; self.cols];
-        let mut w = vec![[0; TOGETHER]; self.rows.next_multiple_of(ROWS) * taps.len()];
+        let mut w = vec![[0; TOGETHER]; self.rows.next_multiple_of(ROWS) * taps.count()];
         let mut parts = Vec::with_capacity(self.rows);
-        for (r, w) in w.chunks_exact_mut(taps.len()).enumerate().take(self.rows) {
+        for (r, w) in w.chunks_exact_mut(taps.count()).enumerate().take(self.rows) {
             decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), &mut row);
             sort_kernel(&row, windows.kernel[0] * windows.kernel[1], w);
             let scale = decoder.grid(r, 0).0.widen();
@@ -147,7 +147,8 @@ impl<T: Float> Leaf<T> {
             .flat_map(|(sample, maps)| maps.map(move |(tile, maps)| (sample, tile, maps)))
             .collect();
         let tile = |(sample, tile, maps): (usize, usize, &mut [T])| {
-            let w: [_; ROWS] = std::array::from_fn(|r| &w[(tile * ROWS + r) * taps.len()..][..taps.len()]);
+            let w: [_; ROWS] =
+                std::array::from_fn(|r| &w[(tile * ROWS + r) * taps.count()..][..taps.count()]);
             let biases: [T; ROWS] = std::array::from_fn(|r| {
                 bias.and_then(|bias| bias.get(tile * ROWS + r)).copied().unwrap_or(T::zero())
             });
@@ -171,9 +172,9 @@ impl<T: Float> Leaf<T> {
             });
         };
         if work < MIN_PARALLEL {
-            tiles.into_iter().for_each(tile)
+            tiles.into_iter().for_each(tile);
         } else {
-            parallel::for_each(tiles, tile)
+            parallel::for_each(tiles, tile);
         }
         Ok(true)
     }
@@ -248,8 +249,8 @@ impl<'a> Images<'a> {
 
     /// For each sample and strip the sums of the windows without their zero points.
     fn sums<T: Float>(&self, taps: &Taps, grids: &InputGrids<T>) -> Vec<Vec<[i32; WIDTH]>> {
-        let ones = vec![[1; TOGETHER]; taps.len()];
-        let padded = taps.len() * TOGETHER;
+        let ones = vec![[1; TOGETHER]; taps.count()];
+        let padded = taps.count() * TOGETHER;
         parallel::map(self.samples, |sample| {
             let mut all = Vec::new();
             self.for_each_strip(sample, |form, _, lanes, x| {
