@@ -66,6 +66,18 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
     results.into_iter().flatten().collect()
 }
 
+/// `f` of each item, in order.
+pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
+    if items.len() <= 1 {
+        // No reason to wake other threads.
+        return items.into_iter().map(f).collect();
+    }
+    #[cfg(feature = "threads")]
+    return items.into_par_iter().map(f).collect();
+    #[cfg(not(feature = "threads"))]
+    return items.into_iter().map(f).collect();
+}
+
 /// Both results, of work that may be done at the same time.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     #[cfg(feature = "threads")]

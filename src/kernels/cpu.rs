@@ -136,10 +136,14 @@ impl Vnni {
     pub fn new() -> Option<Self> {
         (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
     }
+
+    /// Which comes with it.
+    pub fn avx2(self) -> Avx2 {
+        Avx2(())
+    }
 }
 
-/// That the CPU has [`Avx512`] and its instructions that move bytes by a mask (VBMI2): only [`new`](Self::new) makes
-/// one.
+/// That the CPU has [`Avx512`] and its instructions that move bytes by a mask (VBMI2): only [`new`](Self::new) makes one.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Vbmi2(());

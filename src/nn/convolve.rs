@@ -19,6 +19,10 @@ pub(super) fn convolve<T: Float>(
     y: &mut [T],
 ) -> Result<(), Fault> {
     let grouped = geometry.groups > 1;
+    let given = (!bias.is_empty()).then_some(bias);
+    if !grouped && weight.integer_maps(x, n, &geometry.integer_windows(), given, y)? {
+        return Ok(());
+    }
     let dense = if grouped { Some(Cow::Owned(weight.dense_values()?)) } else { weight.dense_entries()? };
     match (dense, Direct::new(geometry, out)) {
         (Some(w), Some(direct)) => {
@@ -33,10 +37,10 @@ pub(super) fn convolve<T: Float>(
             Ok(product)
         })?,
         _ => {
-            let (windows, size) = (geometry.windows(), geometry.sample());
+            let windows = geometry.windows();
             let last = conv::channels_last(geometry, x)?;
             let made = conv::Windows(geometry);
-            match weight.product_of(&last, (size, windows), n * windows, &made)? {
+            match weight.product_of(&last, n * windows, &made)? {
                 Some(product) => conv::to_maps(&product, windows, out, out, 0, y),
                 None => unrolled(geometry, [n, out], x, y, &mut |rows, part| {
                     weight.product_with(rows, part.windows, windows)
@@ -44,7 +48,7 @@ pub(super) fn convolve<T: Float>(
             }
         }
     }
-    if !bias.is_empty() {
+    if let Some(bias) = given {
         conv::add_bias(bias, geometry.windows(), y);
     }
     Ok(())
@@ -75,8 +79,49 @@ mod tests {
     use super::super::layers::gradcheck::numbers;
     use super::super::testing::input;
     use super::super::{Conv2d, Graph, Network};
+    use crate::Weight;
+    use crate::nn::layers::conv;
     use crate::{Activations, AffineQuantizer, MagnitudePruner, Model, Pipeline, Tensor};
+    use proptest::prelude::*;
     use std::sync::Arc;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(150))]
+
+        #[test]
+        fn integer_windows_need_not_be_made(
+            [n, channels, out] in [1_usize..3, 1_usize..10, 1_usize..20],
+            [kh, kw] in [1_usize..5, 1_usize..5], [sh, sw] in [1_usize..4, 1_usize..4],
+            [ph, pw] in [0_usize..3, 0_usize..3], [more_h, more_w] in [0_usize..9, 0_usize..30],
+            bits in prop_oneof![Just(8_u8), 2_u8..8], centred in any::<bool>(), sparsity in prop_oneof![Just(0.0), 0.0..0.9],
+        ) {
+            let input = [kh + more_h, kw + more_w];
+            let output = [(more_h + 2 * ph) / sh + 1, (more_w + 2 * pw) / sw + 1];
+            let geometry = conv::Geometry {
+                channels, input, kernel: [kh, kw], stride: [sh, sw], padding: [ph, pw], groups: 1, output,
+            };
+            let shape = [out, channels, kh, kw];
+            let values = numbers(shape.iter().product(), 3).iter().map(|x| x + 0.3).collect();
+            let how = Activations::Int8Static { low: -0.7, high: 0.8 };
+            let quantizer = AffineQuantizer::bits(bits).per_channel().activations(how);
+            let quantizer = if centred { quantizer } else { quantizer.asymmetric() };
+            let steps = Pipeline::<f64>::default().prune(MagnitudePruner::sparsity(sparsity)).quantize(quantizer);
+            let model = steps.run(Tensor::new(&shape, values).unwrap()).unwrap().model;
+            let weight: &Weight<f64> = model.weight("weight").unwrap();
+            prop_assume!(weight.form().quantized);
+            let x = numbers(n * geometry.sample(), 7);
+            let bias = numbers(out, 9);
+            let windows = geometry.windows();
+            let (mut y, mut wanted) = (vec![0.0; n * out * windows], vec![0.0; n * out * windows]);
+            prop_assert!(weight.integer_maps(&x, n, &geometry.integer_windows(), Some(&bias), &mut y).unwrap());
+            let mut rows = vec![0.0; n * windows * geometry.cols()];
+            conv::im2col(&geometry, 0, &x, &mut rows);
+            let product = weight.product_with(&rows, n * windows, windows).unwrap();
+            conv::to_maps(&product, windows, out, out, 0, &mut wanted);
+            conv::add_bias(&bias, windows, &mut wanted);
+            prop_assert_eq!(y, wanted);
+        }
+    }
 
     /// A file may hold pruned entries among the codes.
     #[test]

@@ -3,40 +3,17 @@
 use super::codebook::kept_range;
 use super::mask::Mask;
 use super::{Affine, Leaf};
-use crate::kernels::products::Decode;
+use crate::kernels::cpu::fast;
 use crate::kernels::quantize::pack;
-use crate::kernels::sparse::{Bits, expand_integers};
+use crate::kernels::sparse::{Bits, expand_bytes};
 use crate::{Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// The integers of some rows, from `first` on.
-pub(super) struct Integers<'a, T: Float> {
-    pub decoder: &'a Decoder<'a, T>,
-    pub mask: Option<&'a Mask>,
-    pub cols: usize,
-    pub first: usize,
-}
-
-impl<T: Float> Integers<'_, T> {
-    fn range(&self, row: usize, columns: Range<usize>) -> Range<usize> {
-        let start = (self.first + row) * self.cols;
-        start + columns.start..start + columns.end
-    }
-}
-
-impl<T: Float> Decode<i16> for Integers<'_, T> {
-    fn decode(&mut self, row: usize, columns: Range<usize>, to: &mut [i16]) {
-        self.decoder.spread(self.range(row, columns), self.mask, to);
-    }
-
-    fn source(&self, row: usize, columns: Range<usize>) -> &[u8] {
-        self.decoder.bytes(self.range(row, columns), self.mask)
-    }
-}
-
 /// Codes that are unpacked at a time.
 const CHUNK: usize = 512;
+/// The middle of 8 bits.
+const MIDDLE: i32 = 128;
 
 pub(super) struct Decoder<'a, T: Float> {
     packed: Cow<'a, [u8]>,
@@ -88,34 +65,77 @@ impl<'a, T: Float> Decoder<'a, T> {
         (first..first + self.per_row.max(1)).map(|block| self.block(block))
     }
 
+    /// The scales of a row, and its zero points, or what they all are.
+    pub fn grids_of(&self, row: usize) -> (&[T], Option<&[u8]>, u8) {
+        let blocks = row * self.per_row..row * self.per_row + self.per_row.max(1);
+        let zeros = self.zeros.as_ref().map(|zeros| &zeros[blocks.clone()]);
+        (&self.scales[blocks], zeros, Affine::<T>::middle(self.bits))
+    }
+
     fn block(&self, block: usize) -> (T, u8) {
         let zero = self.zeros.as_ref().map_or(Affine::<T>::middle(self.bits), |zeros| zeros[block]);
         (self.scales[block], zero)
     }
 
-    /// `code - zero` of all entries of the flat `range`; a pruned one is a number that adds nothing.
-    pub fn spread(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i16]) {
-        let Some(mask) = mask else { return self.integers(range, None, out) };
-        let mut kept = [0; CHUNK];
-        for (first, out) in range.clone().step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
-            let part = first..first + out.len();
-            let kept = &mut kept[..mask.rank(part.end) - mask.rank(part.start)];
-            self.integers(part, Some(mask), kept);
-            let bits = Bits { words: mask.words(0..mask.len()), start: first, cols: out.len() };
-            expand_integers(bits, kept, out);
-        }
+    /// What stands for 0 among the [`signed`](Self::signed) integers of a row's step.
+    pub fn signed_zero(&self, row: usize, step: usize) -> i32 {
+        if self.bits == 8 { i32::from(self.grid(row, step).1) - MIDDLE } else { 0 }
     }
 
-    /// `code - zero` of the kept entries of the flat `range`.
-    fn integers(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i16]) {
-        if self.zeros.is_none() {
-            // One zero point: no need to go from scale to scale.
-            let first = kept_range(&range, mask).start;
-            return pack::subtract_from(self.bits, &self.packed, first, Affine::<T>::middle(self.bits), out);
+    /// Whether that is always 0.
+    pub fn is_centred(&self) -> bool {
+        self.bits < 8 || self.zeros.is_none()
+    }
+
+    /// All entries of the flat `range`, which lies in one row, as signed integers that a byte holds: `code - zero`,
+    /// or `code - 128` where there are 8 bits.
+    pub fn signed(&self, range: Range<usize>, mask: Option<&Mask>, out: &mut [i8]) {
+        let out: &mut [u8] = bytemuck::cast_slice_mut(out);
+        let one_zero = self.bits == 8 || self.zeros.is_none();
+        let less = |first: usize, zero: u8, out: &mut [u8]| {
+            pack::unpack_less(self.bits, &self.packed, first, zero, out);
+        };
+        let Some(mask) = mask else {
+            if one_zero {
+                return less(range.start, Affine::<T>::middle(self.bits), out);
+            }
+            return self.runs(range, None, out, |first, (_, zero), out| less(first, zero, out));
+        };
+        self.codes(range.clone(), mask, out);
+        if one_zero {
+            return subtract(Affine::<T>::middle(self.bits), out);
         }
-        self.runs(range, mask, out, |first, (_, zero), out| {
-            pack::subtract_from(self.bits, &self.packed, first, zero, out);
+        self.runs(range, None, out, |_, (_, zero), out| subtract(zero, out));
+    }
+
+    /// The codes of all entries of the flat `range`, which lies in one row: for pruned ones what stands for 0.
+    fn codes(&self, range: Range<usize>, mask: &Mask, out: &mut [u8]) {
+        if self.zeros.is_none() {
+            return self.spread(range.start, mask, Affine::<T>::middle(self.bits), out);
+        }
+        let mut at = range.start;
+        self.runs(range, None, out, |_, (_, zero), out| {
+            self.spread(at, mask, zero, out);
+            at += out.len();
         });
+    }
+
+    /// Some of them, from `start` on, with one `zero`.
+    fn spread(&self, start: usize, mask: &Mask, zero: u8, out: &mut [u8]) {
+        let place = |start: usize, kept: &[u8], out: &mut [u8]| {
+            let bits = Bits { words: mask.words(0..mask.len()), start, cols: out.len() };
+            expand_bytes(bits, kept, zero, out);
+        };
+        if self.bits == 8 {
+            return place(start, &self.packed[mask.rank(start)..], out);
+        }
+        let mut kept = [0; CHUNK];
+        for (start, out) in (start..).step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
+            let range = mask.rank(start)..mask.rank(start + out.len());
+            let kept = &mut kept[..range.len()];
+            pack::unpack_from(self.bits, &self.packed, range.start, kept);
+            place(start, kept, out);
+        }
     }
 
     /// The numbers that the kept entries of the flat `range` stand for.
@@ -136,7 +156,7 @@ impl<'a, T: Float> Decoder<'a, T> {
         range: Range<usize>,
         mask: Option<&Mask>,
         out: &mut [R],
-        put: impl Fn(usize, (T, u8), &mut [R]),
+        mut put: impl FnMut(usize, (T, u8), &mut [R]),
     ) {
         let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
         let (mut at, mut code) = (range.start, rank(range.start));
@@ -150,4 +170,12 @@ impl<'a, T: Float> Decoder<'a, T> {
             block += 1;
         }
     }
+}
+
+/// `code - zero`, in as many bits.
+fn subtract(zero: u8, codes: &mut [u8]) {
+    fast(
+        #[inline(always)]
+        || codes.iter_mut().for_each(|code| *code = code.wrapping_sub(zero)),
+    );
 }

@@ -9,6 +9,7 @@
 
 use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
+use super::integer::Windows;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
@@ -83,7 +84,7 @@ impl<T: Float> Weight<T> {
     }
 }
 
-/// Rows of an input that are made of samples: the windows of images. They are numbers or codes of these.
+/// Rows of an input that are made of samples: the windows of images.
 pub(crate) trait Gather: Sync {
     /// Some columns of a row.
     fn gather<C: Copy + Default>(&self, samples: &[C], row: usize, columns: Range<usize>, to: &mut [C]);
@@ -105,24 +106,37 @@ impl<T: Float> Weight<T> {
         leaf.read_dense(0..leaf.len(), mask.as_deref()).map(Some)
     }
 
-    /// The product with `n` rows that are made of samples of `size` values, `rows` of each: `[n, rows]`. `None`
-    /// where a weight is too large for that, or runs on less than all of its entries: the rows must be made
-    /// first then.
+    /// The product with `n` rows that are made of samples: `[n, rows]`. `None` where a weight is too large for that,
+    /// runs on less than all of its entries, or on integers: the rows must be made first then.
     pub(crate) fn product_of(
         &self,
         samples: &[T],
-        (size, rows): (usize, usize),
         n: usize,
         make: &impl Gather,
     ) -> Result<Option<Vec<T>>, Fault> {
         let Node::Leaf(leaf) = &self.node else { return Ok(None) };
         let thin = leaf.kept() < leaf.len() / DENSE_SHARE;
-        if leaf.len() > SMALL || thin && self.activations == Activations::Float {
+        if leaf.len() > SMALL || thin || self.activations != Activations::Float {
             return Ok(None);
         }
-        match self.activations {
-            Activations::Float => leaf.float_product_of(samples, n, make).map(Some),
-            integer => leaf.integer_product_of(samples, (size, rows), n, integer, make),
+        leaf.float_product_of(samples, n, make).map(Some)
+    }
+
+    /// The products with the windows of `n` samples, in integers, and a bias for each row: `maps [n, rows, windows]`.
+    /// False where that is not what the weight runs on, or where a row has several scales: the windows must be made
+    /// first then.
+    pub(crate) fn integer_maps(
+        &self,
+        samples: &[T],
+        n: usize,
+        windows: &Windows,
+        bias: Option<&[T]>,
+        maps: &mut [T],
+    ) -> Result<bool, Fault> {
+        match (&self.node, self.activations) {
+            (Node::Leaf(_), Activations::Float) => Ok(false),
+            (Node::Leaf(leaf), integer) => leaf.integer_maps((samples, n), integer, windows, bias, maps),
+            _ => Ok(false),
         }
     }
 }

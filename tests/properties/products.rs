@@ -141,8 +141,8 @@ proptest! {
 
     #[test]
     fn integer_matmul_equals_an_exact_reference(
-        case in any_case(), q in quantizer(), sparsity in prop::option::of(fraction()), n in 1_usize..4,
-        fixed in any::<bool>(), double in any::<bool>(),
+        case in any_case(), q in quantizer(), sparsity in prop::option::of(fraction()),
+        n in prop_oneof![1_usize..4, 5_usize..70], fixed in any::<bool>(), double in any::<bool>(),
     ) {
         if case.look != Look::Huge && case.look != Look::Denormal {
             if double { integer_product::<f64>(&case, &q, sparsity, n, fixed) }

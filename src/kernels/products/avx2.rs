@@ -3,29 +3,24 @@
 use super::dots::Tiles;
 use super::nibbles::{Codes, Grid, SHORT_SUM, TOGETHER};
 use super::panels::{FEW, LANES};
+use super::quads::{self, FEW_ROWS, Inputs, ROWS, Sums, WIDTH, Weights, plain_dot};
 use super::strips::Strips;
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_and_si128, _mm_loadu_si128,
-    _mm_prefetch, _mm_set1_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm256_add_epi8,
-    _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi16, _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps,
-    _mm256_hadd_epi32, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16,
-    _mm256_maddubs_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srlv_epi32,
+    _mm_prefetch, _mm_set1_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm_xor_si128,
+    _mm256_add_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_extractf128_ps, _mm256_extracti128_si256,
+    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srlv_epi32,
 };
 
 /// `f32` times `f32`.
 #[derive(Clone, Copy)]
 pub struct Floats(pub Avx2);
-/// `i16` times `i16`.
-#[derive(Clone, Copy)]
-pub struct Integers(pub Avx2);
-/// `u8` times `i16`.
-#[derive(Clone, Copy)]
-pub struct Bytes(pub Avx2);
-
 impl Tiles for Floats {
     type W = f32;
     type X = f32;
@@ -35,30 +30,6 @@ impl Tiles for Floats {
     fn tile<const R: usize, const B: usize>(self, w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
         // SAFETY: an `Avx2` exists, so the CPU has the instructions.
         unsafe { float_tile(w, x) }
-    }
-}
-
-impl Tiles for Integers {
-    type W = i16;
-    type X = i16;
-    type Sum = i32;
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn tile<const R: usize, const B: usize>(self, w: [&[i16]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
-        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-        unsafe { integer_tile(w, x, |w| load16(w)) }
-    }
-}
-
-impl Tiles for Bytes {
-    type W = u8;
-    type X = i16;
-    type Sum = i32;
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn tile<const R: usize, const B: usize>(self, w: [&[u8]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
-        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-        unsafe { byte_tile(w, x) }
     }
 }
 
@@ -96,63 +67,15 @@ fn float_step<const R: usize, const B: usize>(
     }
 }
 
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn integer_tile<W: Copy + Default, const R: usize, const B: usize>(
-    w: [&[W]; R],
-    x: [&[i16]; B],
-    load: impl Fn(&[W; 16]) -> __m256i,
-) -> [[i32; FEW]; R] {
-    let (w, w_tail) = split::<_, 16, R>(w);
-    let (x, x_tail) = split::<_, 16, B>(x);
-    let mut acc = [[_mm256_setzero_si256(); B]; R];
-    for i in 0..w[0].len() {
-        // SAFETY: `split` cuts all rows to as many vectors as the first one has.
-        #[allow(unsafe_code)]
-        let (w, x) = unsafe { (w.map(|w| at(w, i)), x.map(|x| at(x, i))) };
-        integer_step(&w.map(&load), &x, &mut acc);
-    }
-    if let (Some(w), Some(x)) = (w_tail, x_tail) {
-        integer_step(&w.each_ref().map(&load), &x.each_ref(), &mut acc);
-    }
-    acc.map(|acc| {
-        sum4_integers(std::array::from_fn(|b| acc.get(b).copied().unwrap_or(_mm256_setzero_si256())))
-    })
-}
-
 /// Bytes from codes of weights to those that are brought near meanwhile: a few rows on. Memory guesses no
 /// further than to the end of a page, which a row may be.
 const AHEAD: usize = 1 << 14;
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn byte_tile<const R: usize, const B: usize>(w: [&[u8]; R], x: [&[i16]; B]) -> [[i32; FEW]; R] {
-    integer_tile(w, x, |w| {
-        fetch(w, AHEAD);
-        widen16(w)
-    })
-}
 
 /// Has what lies `ahead` of some codes brought near: a hint, which never faults, wherever it points.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn fetch(w: &[u8], ahead: usize) {
     _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(ahead).cast());
-}
-
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-fn integer_step<const R: usize, const B: usize>(
-    w: &[__m256i; R],
-    x: &[&[i16; 16]; B],
-    acc: &mut [[__m256i; B]; R],
-) {
-    for (b, x) in x.iter().enumerate() {
-        let x = load16(x);
-        for (acc, w) in acc.iter_mut().zip(w) {
-            acc[b] = _mm256_add_epi32(acc[b], _mm256_madd_epi16(*w, x));
-        }
-    }
 }
 
 /// The whole vectors of some rows.
@@ -196,23 +119,6 @@ fn load8(x: &[f32; 8]) -> __m256 {
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }
 
-#[inline]
-#[target_feature(enable = "avx2")]
-#[allow(unsafe_code)]
-fn load16(x: &[i16; 16]) -> __m256i {
-    // SAFETY: the array holds the 32 bytes that are read; the load takes any alignment.
-    unsafe { _mm256_loadu_si256(x.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-#[allow(unsafe_code)]
-fn widen16(x: &[u8; 16]) -> __m256i {
-    // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
-    let x: __m128i = unsafe { _mm_loadu_si128(x.as_ptr().cast()) };
-    _mm256_cvtepu8_epi16(x)
-}
-
 /// The sums of the lanes of four vectors.
 #[inline]
 #[target_feature(enable = "avx2")]
@@ -224,7 +130,7 @@ fn sum4_floats([a, b, c, d]: [__m256; 4]) -> [f32; 4] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn sum4_integers([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
+pub(super) fn sum4_integers([a, b, c, d]: [__m256i; 4]) -> [i32; 4] {
     let sums = _mm256_hadd_epi32(_mm256_hadd_epi32(a, b), _mm256_hadd_epi32(c, d));
     let sums = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256::<1>(sums));
     bytemuck::cast(std::array::from_fn::<_, 1, _>(|_| sums))
@@ -248,29 +154,6 @@ impl Strips for Floats {
                 float_strip::<R, 2>(w, x, sums, width, ahead);
             } else {
                 float_strip::<R, 1>(w, x, sums, width, ahead);
-            }
-        }
-    }
-}
-
-impl Strips for Integers {
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn strip<const R: usize>(
-        self,
-        w: [&[i16]; R],
-        x: &[i16],
-        lanes: usize,
-        sums: &mut [i32],
-        width: usize,
-        ahead: [&[u8]; R],
-    ) {
-        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-        unsafe {
-            if lanes == LANES {
-                integer_strip::<R, 2>(w, x, sums, width, ahead);
-            } else {
-                integer_strip::<R, 1>(w, x, sums, width, ahead);
             }
         }
     }
@@ -332,41 +215,109 @@ fn float_strip<const R: usize, const V: usize>(
     }
 }
 
-/// The same for pairs of columns.
-#[target_feature(enable = "avx2,fma")]
-fn integer_strip<const R: usize, const V: usize>(
-    w: [&[i16]; R],
-    x: &[i16],
-    sums: &mut [i32],
-    width: usize,
-    ahead: [&[u8]; R],
+/// See [`Form::strip`](super::quads::Form::strip), which has seen that all offsets lie within `x`, and that all
+/// rows have as many quads.
+#[allow(unsafe_code)]
+pub(super) fn quads(
+    _: Avx2,
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    lanes: usize,
+    ahead: &[u8],
+    sums: &mut Sums,
 ) {
-    let x = x.as_chunks::<16>().0.as_chunks::<V>().0;
-    let w = w.map(|w| &w.as_chunks::<2>().0[..x.len()]);
-    let mut acc = [[_mm256_setzero_si256(); V]; R];
-    let mut i = 0;
-    for (line, x) in lines(x, ahead[0]) {
-        prefetch(ahead, line);
-        for x in x {
-            let x = x.each_ref().map(|x| load16(x));
+    const HALF: usize = ROWS / 2;
+    let [a, b, c, d, e, f, g, h] = w;
+    for first in (0..lanes).step_by(quads::LANES) {
+        for (i, rows) in [[a, b, c, d], [e, f, g, h]].into_iter().enumerate() {
+            // In these bounds: all but the first rows with the first lanes find it near.
+            let ahead = if first + i == 0 { ahead } else { &[] };
+            // SAFETY: an `Avx2` exists, so the CPU has the instructions; a strip of 16 inputs from `first` on lies
+            // within `x`, and the rows have as many quads as there are offsets.
+            unsafe { four_rows(rows, x, offsets, first, ahead, &mut sums[i * HALF..]) };
+        }
+    }
+}
+
+/// # Safety
+/// For each offset `x` holds 16 inputs from `first` on, and each row holds as many quads as there are offsets.
+#[target_feature(enable = "avx2,fma")]
+#[allow(unsafe_code)]
+unsafe fn four_rows(
+    w: [&[Weights]; ROWS / 2],
+    x: &[Inputs],
+    offsets: &[u32],
+    first: usize,
+    ahead: &[u8],
+    sums: &mut [[i32; WIDTH]],
+) {
+    debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
+    let low = _mm256_set1_epi16(0xff);
+    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS / 2];
+    let mut quad = 0;
+    for (line, offsets) in lines(offsets, ahead) {
+        prefetch([ahead], line);
+        for offset in offsets {
+            let from = x.as_ptr().wrapping_add(*offset as usize + first);
+            let x: [_; 2] = std::array::from_fn(|v| {
+                // SAFETY: 16 inputs lie there, as the caller promises.
+                let x = unsafe { _mm256_loadu_si256(from.add(8 * v).cast()) };
+                // The columns of a pair apart, wide enough for products that are not cut off.
+                [_mm256_and_si256(x, low), _mm256_srli_epi16::<8>(x)]
+            });
             for (acc, w) in acc.iter_mut().zip(w) {
-                // SAFETY: all rows are as long as there are pairs of columns, which `i` counts.
-                #[allow(unsafe_code)]
-                let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { at(w, i) }));
+                // SAFETY: `quad` counts the offsets, and a row has as many quads.
+                let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(quad) }));
+                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
+                let odd = _mm256_srai_epi16::<8>(w);
                 for (acc, x) in acc.iter_mut().zip(x) {
-                    *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(w, x));
+                    let pairs = _mm256_add_epi32(_mm256_madd_epi16(even, x[0]), _mm256_madd_epi16(odd, x[1]));
+                    *acc = _mm256_add_epi32(*acc, pairs);
                 }
             }
-            i += 1;
+            quad += 1;
         }
     }
-    for (r, acc) in acc.iter().enumerate() {
-        let sums = sums[r * width..].as_chunks_mut::<8>().0;
-        for (sums, acc) in sums[..V].iter_mut().zip(acc) {
-            let acc: [i32; 8] = bytemuck::cast(*acc);
-            sums.iter_mut().zip(acc).for_each(|(sum, acc)| *sum += acc);
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        sums[first..first + 16].copy_from_slice(&bytemuck::cast::<_, [i32; 16]>(acc));
+    }
+}
+
+/// See [`Form::dots`](super::quads::Form::dots), which has seen that all rows are as long.
+#[allow(unsafe_code)]
+pub(super) fn dots(_: Avx2, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { dot_rows(w, flip, x) }
+}
+
+#[target_feature(enable = "avx2,fma")]
+fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
+    let (x, x_rest) = x.as_chunks::<16>();
+    let whole = w.map(|w| &w.as_chunks::<16>().0[..x.len()]);
+    let (flips, ones) = (_mm_set1_epi8(flip as i8), _mm256_set1_epi16(1));
+    let mut acc = [[_mm256_setzero_si256(); 2]; FEW_ROWS];
+    for (i, x) in x.iter().enumerate() {
+        let x = _mm256_cvtepu8_epi16(bytemuck::cast(*x));
+        for (acc, w) in acc.iter_mut().zip(whole) {
+            // SAFETY: all rows are cut to as many vectors as the input has.
+            #[allow(unsafe_code)]
+            let w = unsafe { at(w, i) };
+            fetch(w, AHEAD);
+            let w = _mm256_cvtepi8_epi16(_mm_xor_si128(bytemuck::cast(*w), flips));
+            acc[0] = _mm256_add_epi32(acc[0], _mm256_madd_epi16(w, x));
+            acc[1] = _mm256_add_epi32(acc[1], _mm256_madd_epi16(w, ones));
         }
     }
+    let [a, b, c, d] = acc;
+    let first = sum4_integers([a[0], a[1], b[0], b[1]]);
+    let last = sum4_integers([c[0], c[1], d[0], d[1]]);
+    let mut sums: [[i32; 2]; FEW_ROWS] = bytemuck::cast([first, last]);
+    for (sums, w) in sums.iter_mut().zip(w) {
+        let rest = plain_dot(&w[16 * x.len()..], flip, x_rest);
+        *sums = [sums[0] + rest[0], sums[1] + rest[1]];
+    }
+    sums
 }
 
 /// For each step of `groups` of a row of 4-bit codes, its sum with an input, and that of its codes.

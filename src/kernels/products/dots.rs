@@ -1,14 +1,7 @@
 //! Sums of rows of weights with rows of a few inputs: a tile of both, with all its accumulators in registers,
 //! runs along the rows.
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::panels::FEW;
-use super::plain::PlainBytes;
-use super::{EXACT, Rows};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
-use crate::kernels::cpu::fast;
 use std::ops::AddAssign;
 
 /// A way to sum the products of `R` and `B` rows of equal length, for at most 4 of each and 8 sums in all.
@@ -21,33 +14,6 @@ pub trait Tiles: Copy {
         w: [&[Self::W]; R],
         x: [&[Self::X]; B],
     ) -> [[Self::Sum; FEW]; R];
-}
-
-/// `c [m, n] += w x^T` for codes of a byte with up to [`FEW`] inputs that are integers within +-255, all where
-/// they are. `k` is at most [`EXACT`], and what `c` holds leaves room.
-pub fn bytes_in_place(w: Rows<'_, u8>, x: Rows<'_, i16>, shape: [usize; 3], c: &mut [i32]) {
-    debug_assert!(shape[1] <= EXACT);
-    #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx2::new() {
-        return fast(
-            #[inline(always)]
-            || in_place(avx2::Bytes(cpu), w, x, shape, c),
-        );
-    }
-    in_place(PlainBytes, w, x, shape, c);
-}
-
-#[inline(always)]
-fn in_place<K: Tiles>(
-    kernel: K,
-    w: Rows<'_, K::W>,
-    x: Rows<'_, K::X>,
-    [m, k, n]: [usize; 3],
-    c: &mut [K::Sum],
-) {
-    let mut xs = [&[][..]; FEW];
-    xs.iter_mut().take(n).enumerate().for_each(|(b, to)| *to = x.part(b, 0..k));
-    each(kernel, |r| w.part(r, 0..k), &xs[..n.min(FEW)], m, |r, b, sum| c[r * n + b] += sum);
 }
 
 /// Calls `put(r, b, sum)` for each of `m` rows of weights and each input.

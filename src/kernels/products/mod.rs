@@ -4,7 +4,7 @@
 //! they are, and meet all inputs, a block of columns after the other. Few inputs are summed along their
 //! lanes (`dots`); more of them lie side by side, one a lane, and each weight meets a vector of them
 //! (`strips`). Sums are taken in blocks of fixed length, one after the other, so that they depend on
-//! nothing but the shape.
+//! nothing but the shape. Integers have kernels of their own (`quads`).
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,20 +12,24 @@ mod avx2;
 mod avx512;
 mod dots;
 mod nibbles;
+#[cfg(target_arch = "x86_64")]
+mod nibbles512;
 mod panels;
 mod plain;
+pub mod quads;
 mod strips;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
 
-pub use dots::bytes_in_place;
 pub use nibbles::{Grid, Sorted, TOGETHER, nibbles, nibbles_f32, plain_floats as nibbles_any};
 pub use panels::{FEW, Packed, Panels};
-pub use strips::{Decode, HEIGHT, Source, add_scaled, doubles, floats, integers};
+pub use strips::{Decode, HEIGHT, Source, doubles, floats};
 
 use std::ops::Range;
 
-/// Products that an `i32` holds for certain: 16,384 * 255 * 255 < 2^31.
+/// Products that an `i32` holds for certain, zero points taken away or not: 16,384 * 255 * 255 < 2^31.
 pub const EXACT: usize = 1 << 14;
 
 /// Rows of equal length, `stride` values apart.

@@ -1,11 +1,11 @@
 //! Rows of 4-bit codes with one input, read where they are: a byte holds the codes of an even column, below,
 //! and of the odd one after it.
 
-use super::Rows;
+use super::quads::Form;
 #[cfg(target_arch = "x86_64")]
-use super::avx2;
+use super::{avx2, nibbles512};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx2;
+use crate::kernels::cpu::{Avx2, Avx512};
 use num_traits::{Float, NumAssign};
 use std::iter::Sum;
 
@@ -38,20 +38,20 @@ pub(super) const SHORT_SUM: usize = 8;
 /// Bytes of [`TOGETHER`] codes.
 pub type Codes = [u8; TOGETHER / 2];
 
-/// For each step of each row, the sum of its codes with the input, and that of the codes themselves:
-/// `[rows, steps]`. `step` columns, no more than [`EXACT`](super::EXACT).
-pub fn nibbles(w: Rows<'_, u8>, x: &Sorted<i8>, step: usize, sums: &mut [i32], of_codes: &mut [i32]) {
-    let groups = step / TOGETHER;
-    let steps = x.0.len() / groups;
-    let rows = sums.chunks_mut(steps.max(1)).zip(of_codes.chunks_mut(steps.max(1)));
-    for (r, (sums, of_codes)) in rows.enumerate() {
-        let row = w.part(r, 0..steps * step / 2).as_chunks().0;
+/// For each step of a row, the sum of its codes with the input, and that of the codes themselves. `step` columns,
+/// no more than [`EXACT`](super::EXACT).
+pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+    let (groups, w) = (step / TOGETHER, w.as_chunks().0);
+    match form {
         #[cfg(target_arch = "x86_64")]
-        if let Some(cpu) = Avx2::new() {
-            avx2::nibbles(cpu, row, &x.0, groups, sums, of_codes);
-            continue;
+        Form::Vnni(cpu) if groups.is_multiple_of(2) => {
+            nibbles512::nibbles(cpu, w, &x.0, groups, sums, of_codes);
         }
-        plain(row, &x.0, groups, sums, of_codes);
+        #[cfg(target_arch = "x86_64")]
+        Form::Vnni(cpu) => avx2::nibbles(cpu.avx2(), w, &x.0, groups, sums, of_codes),
+        #[cfg(target_arch = "x86_64")]
+        Form::Avx2(cpu) => avx2::nibbles(cpu, w, &x.0, groups, sums, of_codes),
+        Form::Plain => plain(w, &x.0, groups, sums, of_codes),
     }
 }
 
@@ -71,7 +71,9 @@ fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_
 /// The sum of a row's numbers, `scale * (code - zero)`, with the input; a grid for each `step` of columns.
 pub fn nibbles_f32(w: &[u8], grids: &[Grid<f32>], x: &Sorted<f32>, step: usize) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx2::new() {
+    if let Some(cpu) = Avx512::new() {
+        return nibbles512::nibble_floats(cpu, w.as_chunks().0, grids, &x.0, step / TOGETHER);
+    } else if let Some(cpu) = Avx2::new() {
         return avx2::nibble_floats(cpu, w.as_chunks().0, grids, &x.0, step / TOGETHER);
     }
     plain_floats(w, grids, x, step)
@@ -115,30 +117,29 @@ mod tests {
             let codes: Vec<u8> = (0..rows * cols).map(|i| random(i) as u8 & 15).collect();
             let packed: Vec<u8> = codes.as_chunks::<2>().0.iter().map(|[a, b]| a | b << 4).collect();
             let x: Vec<i8> = (0..cols).map(|i| if random(i + 7) % 3 == 0 { -128 } else { random(i + 7) as i8 }).collect();
-            let mut sums = vec![9; rows * steps];
-            let mut of_codes = vec![9; rows * steps];
-            nibbles(Rows::new(&packed, cols / 2), &Sorted::new(&x), step, &mut sums, &mut of_codes);
-            for (i, (sum, of_codes)) in sums.iter().zip(&of_codes).enumerate() {
-                let codes = &codes[i * step..(i + 1) * step];
-                let x = &x[i % steps * step..][..step];
-                let wanted: i32 = codes.iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
-                prop_assert_eq!(*sum, wanted);
-                prop_assert_eq!(*of_codes, codes.iter().map(|c| i32::from(*c)).sum::<i32>());
+            for form in Form::all() {
+                for row in 0..rows {
+                    let (mut sums, mut of_codes) = (vec![9; steps], vec![9; steps]);
+                    let w = &packed[row * cols / 2..][..cols / 2];
+                    nibbles(form, w, &Sorted::new(&x), step, &mut sums, &mut of_codes);
+                    for (i, (sum, of_codes)) in sums.iter().zip(&of_codes).enumerate() {
+                        let codes = &codes[row * cols + i * step..][..step];
+                        let x = &x[i * step..][..step];
+                        let wanted: i32 = codes.iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
+                        prop_assert_eq!(*sum, wanted);
+                        prop_assert_eq!(*of_codes, codes.iter().map(|c| i32::from(*c)).sum::<i32>());
+                    }
+                }
             }
-            let (mut plain_sums, mut plain_codes) = (sums.clone(), of_codes.clone());
-            for row in 0..rows {
-                let at = row * steps..(row + 1) * steps;
-                let w = packed[row * cols / 2..][..cols / 2].as_chunks().0;
-                plain(w, &Sorted::new(&x).0, groups, &mut plain_sums[at.clone()], &mut plain_codes[at]);
-            }
-            prop_assert_eq!((plain_sums, plain_codes), (sums, of_codes));
             let floats: Vec<f32> = x.iter().map(|x| f32::from(*x) * 0.37).collect();
             let grid = |s: usize| Grid { scale: 0.1 * (s + 1) as f32, zero: (s * 5 % 16) as u8 };
             let sorted = Sorted::new(&floats);
             for row in 0..rows {
                 let w = &packed[row * cols / 2..][..cols / 2];
                 let grids: Vec<_> = (0..steps).map(grid).collect();
-                let sum = nibbles_f32(w, &grids, &sorted, step);
+                let mut found = vec![nibbles_f32(w, &grids, &sorted, step), plain_floats(w, &grids, &sorted, step)];
+                #[cfg(target_arch = "x86_64")]
+                found.extend(Avx2::new().map(|cpu| avx2::nibble_floats(cpu, w.as_chunks().0, &grids, &sorted.0, groups)));
                 let (mut wanted, mut size) = (0.0, 0.0);
                 for (i, x) in floats.iter().enumerate() {
                     let grid = grid(i / step);
@@ -146,9 +147,9 @@ mod tests {
                     wanted += w * f64::from(*x);
                     size += (w * f64::from(*x)).abs();
                 }
-                prop_assert!((f64::from(sum) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
-                let plain = plain_floats(w, &grids, &sorted, step);
-                prop_assert!((f64::from(plain) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
+                for sum in found {
+                    prop_assert!((f64::from(sum) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
+                }
             }
         }
     }

@@ -28,9 +28,6 @@ impl Packed for f32 {
 impl Packed for f64 {
     const TOGETHER: usize = 1;
 }
-impl Packed for i16 {
-    const TOGETHER: usize = 2;
-}
 
 /// Rows of an input, in blocks of columns; in a block, strips of inputs; in a strip, column by column (or by
 /// [`Packed::TOGETHER`] of them) the values of its inputs. What is missing at the ends is filled up with zeros.

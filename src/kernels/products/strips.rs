@@ -1,10 +1,10 @@
 //! Rows of weights with [`Panels`] of inputs: decoded where they are not numbers yet, a block of columns at a
 //! time, into a buffer that stays near.
 
+use super::Rows;
 use super::dots::{self, Tiles};
 use super::panels::{Block, FEW, Packed, Panels, Strip};
-use super::plain::{Plain, PlainIntegers};
-use super::{EXACT, Rows};
+use super::plain::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 #[cfg(target_arch = "x86_64")]
@@ -111,32 +111,6 @@ pub fn doubles(w: Source<'_, f64>, x: &Panels<f64>, m: usize, c: &mut [f64]) {
     }
 }
 
-/// `add(rows, columns, sums [rows, x.width()])` for some rows and each step of columns, for weights and inputs
-/// within +-255. Steps of more than [`EXACT`] columns are cut there. An input's sums stand at its number.
-pub fn integers(w: Source<'_, i16>, x: &Panels<i16>, m: usize, add: Add<'_, i32>) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx2::new() {
-        return fast(
-            #[inline(always)]
-            || blocks(avx2::Integers(cpu), w, x, m, add),
-        );
-    }
-    blocks(PlainIntegers, w, x, m, add);
-}
-
-/// `total += scale * sums`, row by row of `width`, for the scales of some rows.
-pub fn add_scaled(scales: &[f64], sums: &[i32], width: usize, total: &mut [f64]) {
-    fast(
-        #[inline(always)]
-        || {
-            let rows = sums.chunks_exact(width).zip(total.chunks_exact_mut(width));
-            for (scale, (sums, total)) in scales.iter().zip(rows) {
-                total.iter_mut().zip(sums).for_each(|(total, sum)| *total += scale * f64::from(*sum));
-            }
-        },
-    );
-}
-
 fn add_to<T: Packed + AddAssign>(c: &mut [T], rows: Range<usize>, sums: &[T], x: &Panels<T>) {
     let n = x.inputs().max(1);
     for (c, sums) in
@@ -191,8 +165,7 @@ fn blocks<K: Strips>(kernel: K, mut w: Source<'_, K::W>, x: &Panels<K::W>, m: us
                 };
                 let values = values.skip_columns(columns.start - span.start);
                 multiply(kernel, values, block, x.strips(), rows.len(), (&mut *sums, width), ahead);
-                // Blocks are shorter than this by far, and are none the longer for being many.
-                if block.ends || columns.end + block.columns.len() - next > EXACT {
+                if block.ends {
                     add(rows.clone(), next..columns.end, sums);
                     sums.fill(K::Sum::default());
                     next = columns.end;

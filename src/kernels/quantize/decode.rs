@@ -38,14 +38,6 @@ pub fn decode_runs<T: Quantize>(
     );
 }
 
-/// `code - zero`.
-pub fn subtract(codes: &[u8], zero: u8, out: &mut [i16]) {
-    fast(
-        #[inline(always)]
-        || out.iter_mut().zip(codes).for_each(|(out, code)| *out = i16::from(*code) - i16::from(zero)),
-    );
-}
-
 macro_rules! decode {
     ($name:ident, $t:ty) => {
         #[inline(always)]

@@ -12,7 +12,7 @@ mod ends;
 mod error;
 pub mod pack;
 
-pub use decode::{decode_runs, subtract};
+pub use decode::decode_runs;
 pub use encode::{Steps, encode_runs};
 pub use ends::ends;
 pub use error::{GRIDS, squared_errors};

@@ -82,32 +82,28 @@ pub fn decode_from<T: Quantize>(
     );
 }
 
-/// `code - zero` of codes from number `first` of `packed` on, until `out` is full.
-pub fn subtract_from(bits: u8, packed: &[u8], first: usize, zero: u8, out: &mut [i16]) {
-    const CHUNK: usize = 512;
-    match bits {
-        8 => super::subtract(&packed[first..first + out.len()], zero, out),
-        4 if first.is_multiple_of(2) && out.len().is_multiple_of(2) => {
-            let (pairs, _) = out.as_chunks_mut::<2>();
-            let zero = i16::from(zero);
-            fast(
-                #[inline(always)]
-                || {
-                    for (pair, byte) in pairs.iter_mut().zip(&packed[first / 2..]) {
-                        *pair = [i16::from(byte & 15) - zero, i16::from(byte >> 4) - zero];
-                    }
-                },
-            );
-        }
-        _ => {
-            let mut codes = [0; CHUNK];
-            for (at, out) in (first..).step_by(CHUNK).zip(out.chunks_mut(CHUNK)) {
-                let codes = &mut codes[..out.len()];
-                unpack_from(bits, packed, at, codes);
-                super::subtract(codes, zero, out);
+/// `code - zero`, in as many bits as a byte has, of codes from number `first` of `packed` on, until `out` is full.
+pub fn unpack_less(bits: u8, packed: &[u8], first: usize, zero: u8, out: &mut [u8]) {
+    fast(
+        #[inline(always)]
+        || match bits {
+            8 => {
+                let codes = out.iter_mut().zip(&packed[first..]);
+                codes.for_each(|(out, code)| *out = code.wrapping_sub(zero));
             }
-        }
-    }
+            4 if first.is_multiple_of(2) && out.len().is_multiple_of(2) => {
+                let pairs = out.as_chunks_mut::<2>().0.iter_mut().zip(&packed[first / 2..]);
+                pairs.for_each(|(pair, byte)| {
+                    *pair = [(byte & 15).wrapping_sub(zero), (byte >> 4).wrapping_sub(zero)];
+                });
+            }
+            _ => {
+                let bit = first * usize::from(bits);
+                unpack_any(bits, &packed[bit / 8..], bit % 8, out);
+                out.iter_mut().for_each(|code| *code = code.wrapping_sub(zero));
+            }
+        },
+    );
 }
 
 /// The whole bytes of `packed` that hold codes of `range`; none where it does not lie within.
@@ -227,8 +223,8 @@ mod tests {
                     decode_from(bits, &packed, from, (0.5, 3), &mut numbers);
                     prop_assert!(numbers.iter().zip(&out).all(|(x, code)| *x == 0.5 * (f32::from(*code) - 3.0)));
                     let mut less = vec![9; to - from];
-                    subtract_from(bits, &packed, from, 3, &mut less);
-                    prop_assert!(less.iter().zip(&out).all(|(less, code)| *less == i16::from(*code) - 3));
+                    unpack_less(bits, &packed, from, 3, &mut less);
+                    prop_assert!(less.iter().zip(&out).all(|(less, code)| *less == code.wrapping_sub(3)));
                 }
             }
         }

@@ -5,9 +5,9 @@ use super::lanes::{fetch, products};
 use super::{Bits, WORD, dot, expand};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_cvtsi64_si128, _mm_shuffle_epi8, _mm256_add_ps, _mm256_blendv_ps,
-    _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps, _mm256_permutevar8x32_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_setzero_ps, _mm256_sllv_epi32,
+    __m256, __m256i, _mm_blendv_epi8, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_set1_epi8, _mm_shuffle_epi8,
+    _mm256_add_ps, _mm256_blendv_ps, _mm256_castsi256_ps, _mm256_cvtepu8_epi32, _mm256_fmadd_ps,
+    _mm256_permutevar8x32_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_sllv_epi32,
 };
 
 /// For each byte of a mask, which of the next kept values each lane takes; 0 where it takes none.
@@ -28,17 +28,18 @@ static FLOATS: [u64; 256] = {
     table
 };
 
-/// The same for pairs of bytes; 0x80, which gives 0, where a lane takes none.
-static INTEGERS: [[u8; 16]; 256] = {
-    let mut table = [[0x80; 16]; 256];
+/// The same for bytes; 0x80 where a lane takes none.
+static BYTES: [u64; 256] = {
+    let mut table = [0; 256];
     let mut byte = 0;
     while byte < 256 {
         let (mut lane, mut taken) = (0, 0);
         while lane < 8 {
             if byte >> lane & 1 == 1 {
-                table[byte][2 * lane] = 2 * taken;
-                table[byte][2 * lane + 1] = 2 * taken + 1;
+                table[byte] |= taken << (8 * lane);
                 taken += 1;
+            } else {
+                table[byte] |= 0x80 << (8 * lane);
             }
             lane += 1;
         }
@@ -54,9 +55,9 @@ pub fn expand_floats(_: Avx2, bits: Bits<'_>, kept: &[f32], out: &mut [f32]) {
 }
 
 #[allow(unsafe_code)]
-pub fn expand_integers(_: Avx2, bits: Bits<'_>, kept: &[i16], out: &mut [i16]) {
+pub fn expand_bytes(_: Avx2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { integers(bits, kept, out) }
+    unsafe { spread(bits, kept, fill, out) }
 }
 
 #[allow(unsafe_code)]
@@ -132,22 +133,25 @@ fn floats(bits: Bits<'_>, mut kept: &[f32], out: &mut [f32]) {
             (Some(kept), out @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, mask, kept| {
                 out[j] = bytemuck::cast(entries(byte, mask, kept));
             }),
-            _ => expand::word(word, kept, out),
+            _ => expand::word(word, kept, 0.0, out),
         }
         kept = &kept[kept.len().min(word.count_ones() as usize)..];
     }
 }
 
 #[target_feature(enable = "avx2,fma,popcnt")]
-fn integers(bits: Bits<'_>, mut kept: &[i16], out: &mut [i16]) {
+fn spread(bits: Bits<'_>, mut kept: &[u8], fill: u8, out: &mut [u8]) {
+    let fills = _mm_set1_epi8(fill as i8);
     for (i, out) in out.chunks_mut(WORD).enumerate() {
         let word = bits.word(i);
         match (kept.first_chunk(), out.as_chunks_mut::<8>().0) {
             (Some(kept), out @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, _, kept| {
-                let from: __m128i = bytemuck::cast(INTEGERS[usize::from(byte)]);
-                out[j] = bytemuck::cast(_mm_shuffle_epi8(bytemuck::cast(*kept), from));
+                let from = _mm_cvtsi64_si128(BYTES[usize::from(byte)] as i64);
+                let kept = _mm_cvtsi64_si128(i64::from_le_bytes(*kept));
+                let moved = _mm_blendv_epi8(_mm_shuffle_epi8(kept, from), fills, from);
+                out[j] = _mm_cvtsi128_si64(moved).to_le_bytes();
             }),
-            _ => expand::word(word, kept, out),
+            _ => expand::word(word, kept, fill, out),
         }
         kept = &kept[kept.len().min(word.count_ones() as usize)..];
     }

@@ -7,9 +7,11 @@ mod avx512;
 mod dot;
 mod expand;
 mod lanes;
+#[cfg(target_arch = "x86_64")]
+mod vbmi2;
 
 pub use dot::Dots;
-pub use expand::expand_integers;
+pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
@@ -77,7 +79,7 @@ impl Sparse for f64 {
     }
 
     fn expand(bits: Bits<'_>, kept: &[Self], out: &mut [Self]) {
-        expand::plain(bits, kept, out);
+        expand::plain(bits, kept, 0.0, out);
     }
 
     fn add_products<const L: usize>(

@@ -14,6 +14,22 @@ fn row(on: &[bool], start: usize) -> (Vec<u64>, Vec<usize>) {
     (words, (0..cols).filter(|i| on[*i]).collect())
 }
 
+type Expand = fn(Bits<'_>, &[u8], u8, &mut [u8]);
+
+/// Of bytes, for each set of instructions that the CPU has.
+fn forms() -> Vec<Expand> {
+    let mut forms: Vec<Expand> = vec![expand_bytes, expand::plain];
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::cpu::Avx2::new().is_some() {
+        forms.push(|bits, kept, fill, out| {
+            crate::kernels::cpu::Avx2::new()
+                .into_iter()
+                .for_each(|cpu| avx2::expand_bytes(cpu, bits, kept, fill, out));
+        });
+    }
+    forms
+}
+
 proptest! {
     #[test]
     fn sparse_rows_give_the_sums(
@@ -98,9 +114,13 @@ proptest! {
         let kept: Vec<i16> = (0..columns.len() + more).map(|i| i as i16 - 300).collect();
         let mut wanted = vec![0; on.len()];
         columns.iter().zip(&kept).for_each(|(c, x)| wanted[*c] = *x);
-        let mut integers = vec![7; on.len()];
-        expand_integers(bits, &kept, &mut integers);
-        prop_assert_eq!(&integers, &wanted);
+        let bytes: Vec<u8> = kept.iter().map(|x| *x as u8).collect();
+        for expand in forms() {
+            let mut out = vec![7; on.len()];
+            expand(bits, &bytes, 9, &mut out);
+            let all: Vec<u8> = on.iter().zip(&wanted).map(|(on, x)| if *on { *x as u8 } else { 9 }).collect();
+            prop_assert_eq!(out, all);
+        }
         let single: Vec<f32> = kept.iter().map(|x| f32::from(*x)).collect();
         let mut floats = vec![7.0; on.len()];
         f32::expand(bits, &single, &mut floats);

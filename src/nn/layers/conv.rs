@@ -3,7 +3,7 @@
 
 use crate::kernels::cpu::fast;
 use crate::kernels::transpose::transpose;
-use crate::weight::{Gather, zeros};
+use crate::weight::{Gather, IntegerWindows, zeros};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -52,6 +52,12 @@ impl Geometry {
     /// Values of one sample.
     pub fn sample(&self) -> usize {
         self.channels * self.input[0] * self.input[1]
+    }
+
+    /// What integers need of it.
+    pub fn integer_windows(&self) -> IntegerWindows {
+        let Self { channels, input, kernel, stride, padding, output, .. } = *self;
+        IntegerWindows { channels, input, kernel, stride, padding, output }
     }
 
     /// Where the first value of a window lies in its sample, if no part of the window is padding.

@@ -1,0 +1,376 @@
+//! Products of integers: signed bytes of weights with unsigned codes of inputs, in sums of 32 bits that are exact.
+//!
+//! Many inputs lie side by side, four neighbouring columns of each together (a quad): a quad of a weight meets a
+//! vector of them. Where the quads of the inputs lie is free: columns of a matrix one after the other, or shifted
+//! views of an image, so that a convolution needs no copy of its windows. Few inputs are summed along their rows.
+
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, vnni};
+use crate::kernels::cpu::fast;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{Avx2, Vnni};
+
+/// Rows of weights that meet a strip of inputs at a time.
+pub const ROWS: usize = 8;
+/// Inputs of a vector.
+pub const LANES: usize = 16;
+/// Inputs that a strip has at most.
+pub const WIDTH: usize = 2 * LANES;
+/// Rows of weights that meet one input along their columns at a time.
+pub const FEW_ROWS: usize = 4;
+
+/// Neighbouring columns of a row of weights.
+pub type Weights = [i8; 4];
+/// Neighbouring columns of an input.
+pub type Inputs = [u8; 4];
+/// For each row of weights and each input of a strip.
+pub type Sums = [[i32; WIDTH]; ROWS];
+
+/// Where the inputs lie that the quads of a row of weights meet: so many quads after the first input.
+pub struct Taps {
+    offsets: Vec<u32>,
+    /// The furthest up to each.
+    reach: Vec<u32>,
+}
+
+impl Taps {
+    pub fn new(offsets: Vec<u32>) -> Self {
+        let mut furthest = 0;
+        let reach = offsets.iter().map(|offset| {
+            furthest = furthest.max(*offset);
+            furthest
+        });
+        Self { reach: reach.collect(), offsets }
+    }
+
+    /// `n` of them, `stride` apart.
+    pub fn every(n: usize, stride: usize) -> Self {
+        Self::new((0..n).map(|i| (i * stride) as u32).collect())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.offsets.len()
+    }
+
+    /// The first `n`, if an input is long enough for strips of `lanes`.
+    fn first(&self, n: usize, x: &[Inputs], lanes: usize) -> &[u32] {
+        if let Some(last) = n.checked_sub(1) {
+            assert!(self.reach[last] as usize + lanes <= x.len(), "a strip reaches past its inputs");
+        }
+        &self.offsets[..n]
+    }
+}
+
+/// How a row's sums become numbers: see [`scaled`].
+#[derive(Clone, Copy, Default)]
+pub struct Part {
+    pub scale: f64,
+    /// The sum of the row's weights.
+    pub sum: i32,
+    /// What stands for 0 among them.
+    pub zero: i32,
+}
+
+/// What is known of the inputs of a strip.
+#[derive(Clone, Copy, Default)]
+pub struct Known {
+    /// Their zero points.
+    pub zeros: [i32; WIDTH],
+    /// The sum of each without its zero point.
+    pub sums: [i32; WIDTH],
+}
+
+/// Vector `v` of a row's sums: what zero points add to them is taken away, the rest scaled.
+#[inline(always)]
+fn scaled(sums: &[i32; WIDTH], part: Part, inputs: &Known, v: usize) -> [f64; LANES] {
+    let vector = |all: &[i32; WIDTH]| all.as_chunks::<LANES>().0[v];
+    let (sums, zeros, of_inputs) = (vector(sums), vector(&inputs.zeros), vector(&inputs.sums));
+    std::array::from_fn(|i| {
+        // The result is exact, whatever is in between.
+        let known = zeros[i].wrapping_mul(part.sum).wrapping_add(of_inputs[i].wrapping_mul(part.zero));
+        part.scale * f64::from(sums[i].wrapping_sub(known))
+    })
+}
+
+/// The instructions that a product runs on: all give the same sums.
+#[derive(Clone, Copy)]
+pub enum Form {
+    #[cfg(target_arch = "x86_64")]
+    Vnni(Vnni),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    Plain,
+}
+
+impl Form {
+    /// The fastest that the CPU has.
+    pub fn best() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Vnni::new() {
+            return Self::Vnni(cpu);
+        } else if let Some(cpu) = Avx2::new() {
+            return Self::Avx2(cpu);
+        }
+        Self::Plain
+    }
+
+    /// All that the CPU has.
+    #[cfg(test)]
+    pub fn all() -> Vec<Self> {
+        let mut forms = vec![Self::Plain];
+        #[cfg(target_arch = "x86_64")]
+        {
+            forms.extend(Avx2::new().map(Self::Avx2));
+            forms.extend(Vnni::new().map(Self::Vnni));
+        }
+        forms
+    }
+
+    /// Runs `f`, which calls nothing but inlined code, compiled for these instructions.
+    #[inline(always)]
+    pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Vnni(cpu) = self {
+            return vnni::run(cpu, f);
+        }
+        fast(f)
+    }
+
+    /// The sums of rows of weights, all as long, with `lanes` inputs that lie side by side: 16, or 32. Those of no
+    /// more than 16 leave the others as they are. What is `ahead` is brought near meanwhile.
+    pub fn strip(
+        self,
+        w: [&[Weights]; ROWS],
+        x: &[Inputs],
+        taps: &Taps,
+        lanes: usize,
+        ahead: &[u8],
+        sums: &mut Sums,
+    ) {
+        let offsets = taps.first(w[0].len(), x, lanes);
+        let w = w.map(|w| &w[..offsets.len()]);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni(cpu) => vnni::strip(cpu, w, x, offsets, lanes, ahead, sums),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(cpu) => avx2::quads(cpu, w, x, offsets, lanes, ahead, sums),
+            Self::Plain => plain_strip(w, x, offsets, lanes, sums),
+        }
+    }
+
+    /// For each row of weights its sum with an input, and that of the weights alone. A weight is the signed byte
+    /// that `flip` makes of it.
+    pub fn dots(self, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
+        let w = w.map(|w| &w[..x.len()]);
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni(cpu) => vnni::dots(cpu, w, flip, x),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(cpu) => avx2::dots(cpu, w, flip, x),
+            Self::Plain => w.map(|w| plain_dot(w, flip, x)),
+        }
+    }
+
+    /// `total += scale * (sum - zero_of_input * sum_of_weights - zero * of_input)` for each row of `parts`, whose
+    /// totals are `stride` apart, and each of `lanes` inputs: see [`scaled`].
+    pub fn add_scaled(
+        self,
+        sums: &Sums,
+        parts: &[Part],
+        inputs: &Known,
+        lanes: usize,
+        (total, stride): (&mut [f64], usize),
+    ) {
+        self.run(
+            #[inline(always)]
+            || {
+                for (r, (part, sums)) in parts.iter().zip(sums).enumerate() {
+                    let total = total[r * stride..][..lanes].as_chunks_mut::<LANES>().0;
+                    for (v, total) in total.iter_mut().enumerate() {
+                        let mut new = scaled(sums, *part, inputs, v);
+                        new.iter_mut().zip(&*total).for_each(|(new, total)| *new += total);
+                        *total = new;
+                    }
+                }
+            },
+        );
+    }
+
+    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are [`scaled`].
+    /// It calls nothing but inlined code.
+    #[inline(always)]
+    pub fn finish<T: Copy + Default>(
+        self,
+        sums: &Sums,
+        parts: &[Part],
+        inputs: &Known,
+        number: impl Fn(usize, f64) -> T,
+        mut put: impl FnMut(usize, &[T; WIDTH]),
+    ) {
+        let mut all = [[T::default(); WIDTH]; ROWS];
+        self.run(
+            #[inline(always)]
+            || {
+                for (r, (part, (sums, all))) in parts.iter().zip(sums.iter().zip(&mut all)).enumerate() {
+                    for (v, to) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                        *to = scaled(sums, *part, inputs, v).map(|sum| number(r, sum));
+                    }
+                }
+            },
+        );
+        all.iter().take(parts.len()).enumerate().for_each(|(r, row)| put(r, row));
+    }
+
+    /// The sums of each `len` signed bytes.
+    pub fn sums(self, w: &[i8], len: usize, sums: &mut [i32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Vnni(cpu) = self {
+            return vnni::sums(cpu, w, len, sums);
+        }
+        fast(
+            #[inline(always)]
+            || {
+                let parts = w.chunks(len.max(1));
+                sums.iter_mut().zip(parts).for_each(|(sum, w)| *sum = w.iter().map(|w| i32::from(*w)).sum());
+            },
+        );
+    }
+}
+
+fn plain_strip(w: [&[Weights]; ROWS], x: &[Inputs], offsets: &[u32], lanes: usize, sums: &mut Sums) {
+    for (w, sums) in w.iter().zip(sums) {
+        let sums = &mut sums[..lanes];
+        sums.fill(0);
+        for (w, offset) in w.iter().zip(offsets) {
+            let w = w.map(i32::from);
+            for (sum, x) in sums.iter_mut().zip(&x[*offset as usize..]) {
+                *sum += (0..4).map(|i| w[i] * i32::from(x[i])).sum::<i32>();
+            }
+        }
+    }
+}
+
+pub(super) fn plain_dot(w: &[u8], flip: u8, x: &[u8]) -> [i32; 2] {
+    let signed = |w: &u8| i32::from((w ^ flip) as i8);
+    let sum = w.iter().zip(x).map(|(w, x)| signed(w) * i32::from(*x)).sum();
+    [sum, w.iter().map(signed).sum()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::products::EXACT;
+    use proptest::prelude::*;
+
+    /// Full range, with the ends more often than by chance.
+    fn bytes(seed: u64, n: usize) -> Vec<u8> {
+        let byte = |i: u64| {
+            let x = (i + 1).wrapping_mul(seed | 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let x = (x ^ (x >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 32;
+            if x & 3 == 0 { [0, 127, 128, 255][(x >> 2 & 3) as usize] } else { (x >> 8) as u8 }
+        };
+        (0..n as u64).map(byte).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn strips_give_the_sums(quads in 0_usize..70, wide in any::<bool>(), far in 1_usize..9, seed in any::<u64>()) {
+            let lanes = if wide { WIDTH } else { LANES };
+            let w: Vec<i8> = bytes(seed, ROWS * quads * 4).into_iter().map(|b| b as i8).collect();
+            let w = w.as_chunks::<4>().0;
+            let offsets: Vec<u32> = (0..quads).map(|i| ((i * 7 + 3) % quads * far) as u32).collect();
+            let furthest = offsets.iter().max().copied().unwrap_or(0) as usize;
+            let x = bytes(seed ^ 77, 4 * (furthest + lanes));
+            let x = x.as_chunks::<4>().0;
+            let taps = Taps::new(offsets.clone());
+            let rows: [_; ROWS] = std::array::from_fn(|r| &w[r * quads..(r + 1) * quads]);
+            for form in Form::all() {
+                let mut sums = [[9; WIDTH]; ROWS];
+                form.strip(rows, x, &taps, lanes, &[0; 700], &mut sums);
+                for (row, sums) in rows.iter().zip(&sums) {
+                    for lane in 0..lanes {
+                        let quad = |i: usize| (0..4).map(|j| i32::from(row[i][j]) * i32::from(x[offsets[i] as usize + lane][j])).sum::<i32>();
+                        prop_assert_eq!(sums[lane], (0..quads).map(quad).sum::<i32>());
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn dots_give_the_sums(k in 0_usize..600, flip in prop_oneof![Just(0_u8), Just(128)], skip in 0_usize..5, seed in any::<u64>()) {
+            let (w, x) = (bytes(seed, FEW_ROWS * (k + skip)), bytes(seed ^ 5, k));
+            let rows: [_; FEW_ROWS] = std::array::from_fn(|r| &w[r * (k + skip) + skip..][..k]);
+            let wanted = rows.map(|w| plain_dot(w, flip, &x));
+            let signed: Vec<i8> = rows[0].iter().map(|w| (w ^ flip) as i8).collect();
+            for form in Form::all() {
+                prop_assert_eq!(form.dots(rows, flip, &x), wanted);
+                for len in [1, 7, 64, 128, k.max(1)] {
+                    let mut sums = vec![9; k.div_ceil(len)];
+                    form.sums(&signed, len, &mut sums);
+                    let wanted: Vec<i32> = signed.chunks(len).map(|w| w.iter().map(|w| i32::from(*w)).sum()).collect();
+                    prop_assert_eq!(sums, wanted);
+                }
+            }
+        }
+
+        #[test]
+        fn sums_are_scaled_without_their_zero_points(seed in any::<u64>(), rows in 0..=ROWS, wide in any::<bool>()) {
+            let lanes = if wide { WIDTH } else { LANES };
+            let number = |i: usize| i32::from(bytes(seed ^ i as u64, 1)[0]);
+            let sums: Sums = std::array::from_fn(|r| std::array::from_fn(|i| number(r * 40 + i) << 20));
+            let parts: Vec<_> = (0..rows).map(|r| Part { scale: 0.5 * r as f64, sum: number(r), zero: number(r + 1) - 128 }).collect();
+            let known = Known {
+                zeros: std::array::from_fn(number),
+                sums: std::array::from_fn(|i| number(i + 9) << 8),
+            };
+            let exact = |r: usize, b: usize| {
+                f64::from(sums[r][b] - known.zeros[b] * parts[r].sum - known.sums[b] * parts[r].zero) * parts[r].scale
+            };
+            for form in Form::all() {
+                let mut total = vec![1.0; ROWS * WIDTH];
+                form.add_scaled(&sums, &parts, &known, lanes, (&mut total, WIDTH));
+                for (i, total) in total.iter().enumerate() {
+                    let (r, b) = (i / WIDTH, i % WIDTH);
+                    prop_assert_eq!(*total, if r < rows && b < lanes { 1.0 + exact(r, b) } else { 1.0 });
+                }
+                    let mut seen = 0;
+                let number = |r: usize, sum: f64| (sum * 0.1) as f32 + r as f32;
+                form.finish(&sums, &parts, &known, number, |r, row| {
+                    seen += 1;
+                    assert!((0..WIDTH).all(|b| row[b] == (exact(r, b) * 0.1) as f32 + r as f32));
+                });
+                prop_assert_eq!(seen, rows);
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_sums_of_the_largest_values_are_exact() {
+        let x = vec![[255; 4]; EXACT / 4 + LANES];
+        for (code, w) in [(0, -128), (255, 127)] {
+            for form in Form::all() {
+                let mut sums = [[0; WIDTH]; ROWS];
+                let rows = vec![[w; 4]; EXACT / 4];
+                form.strip([&rows; ROWS], &x, &Taps::every(EXACT / 4, 1), LANES, &[], &mut sums);
+                assert!(sums.iter().all(|s| s[..LANES] == [EXACT as i32 * i32::from(w) * 255; LANES]));
+                let sum = form.dots([&[code; EXACT]; FEW_ROWS], 128, &[255; EXACT]);
+                assert_eq!(sum, [[EXACT as i32 * i32::from(w) * 255, EXACT as i32 * i32::from(w)]; FEW_ROWS]);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "reaches past")]
+    fn a_strip_past_its_inputs_is_refused() {
+        let row = [[1; 4]; 2];
+        Form::best().strip(
+            [&row; ROWS],
+            &[[1; 4]; 17],
+            &Taps::every(2, 2),
+            LANES,
+            &[],
+            &mut [[0; WIDTH]; ROWS],
+        );
+    }
+}

@@ -1,0 +1,186 @@
+//! Integer products for AVX-512 with its products of bytes. Whoever holds a [`Vnni`] has asked the CPU for them.
+//!
+//! `vpdpbusd` adds the products of four unsigned with four signed bytes to 32 bits, and rounds nothing off.
+#![allow(unsafe_code)]
+
+use super::avx2::sum4_integers;
+use super::quads::{FEW_ROWS, Inputs, LANES, ROWS, Sums, WIDTH, Weights};
+use crate::kernels::cpu::Vnni;
+use std::arch::x86_64::{
+    __m256i, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_epi32, _mm512_and_si512,
+    _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_xor_si512,
+};
+
+/// Bytes of a vector, and of a cache line.
+const BYTES: usize = 64;
+/// Bytes from codes of weights to those that are brought near meanwhile.
+const AHEAD: usize = 1 << 13;
+
+/// Runs `f`, compiled for AVX-512.
+#[inline(always)]
+pub fn run<R>(_: Vnni, f: impl FnOnce() -> R) -> R {
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    unsafe { compiled(f) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512vnni")]
+#[target_feature(enable = "avx2,fma,bmi1,bmi2,f16c,popcnt,lzcnt")]
+fn compiled<R>(f: impl FnOnce() -> R) -> R {
+    f()
+}
+
+/// See [`Form::strip`](super::quads::Form::strip), which has seen that all offsets lie within `x`, and that all
+/// rows have as many quads.
+pub(super) fn strip(
+    _: Vnni,
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    lanes: usize,
+    ahead: &[u8],
+    sums: &mut Sums,
+) {
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    unsafe {
+        if lanes == WIDTH {
+            vectors::<2>(w, x, offsets, ahead, sums);
+        } else {
+            vectors::<1>(w, x, offsets, ahead, sums);
+        }
+    }
+}
+
+/// # Safety
+/// For each offset `x` holds `V` vectors, and each row holds as many quads as there are offsets.
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn vectors<const V: usize>(
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    ahead: &[u8],
+    sums: &mut Sums,
+) {
+    debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
+    let mut acc = [[_mm512_setzero_si512(); V]; ROWS];
+    let lines = ahead.len().div_ceil(BYTES).div_ceil(offsets.len().div_ceil(LANES).max(1));
+    let mut first = 0;
+    for (i, offsets) in offsets.chunks(LANES).enumerate() {
+        for line in i * lines..(i + 1) * lines {
+            _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(BYTES * line).cast());
+        }
+        for (j, offset) in offsets.iter().enumerate() {
+            // SAFETY: `V` vectors lie there, as the caller promises.
+            let x: [_; V] = std::array::from_fn(|v| unsafe {
+                _mm512_loadu_si512(x.as_ptr().add(*offset as usize + v * LANES).cast())
+            });
+            for (acc, w) in acc.iter_mut().zip(w) {
+                // SAFETY: `first + j` counts the offsets, and a row has as many quads.
+                let w = _mm512_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(first + j) }));
+                for (acc, x) in acc.iter_mut().zip(x) {
+                    *acc = _mm512_dpbusd_epi32(*acc, x, w);
+                }
+            }
+        }
+        first += offsets.len();
+    }
+    for (sums, acc) in sums.iter_mut().zip(acc) {
+        for (sums, acc) in sums.as_chunks_mut::<LANES>().0.iter_mut().zip(acc) {
+            // SAFETY: room for 64 bytes.
+            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), acc) };
+        }
+    }
+}
+
+/// See [`Form::dots`](super::quads::Form::dots), which has seen that all rows are as long.
+pub(super) fn dots(_: Vnni, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    unsafe { dot_rows(w, flip, x) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
+    assert!(w.iter().all(|w| w.len() == x.len()));
+    let (flips, ones) = (_mm512_set1_epi8(flip as i8), _mm512_set1_epi8(1));
+    let mut acc = [[_mm512_setzero_si512(); 2]; FEW_ROWS];
+    let whole = x.len() / BYTES * BYTES;
+    for at in (0..whole).step_by(BYTES) {
+        // SAFETY: `at` and the 63 bytes after it lie before the end, which all have in common.
+        let x = unsafe { _mm512_loadu_si512(x.as_ptr().add(at).cast()) };
+        for (acc, w) in acc.iter_mut().zip(w) {
+            let from = w.as_ptr().wrapping_add(at);
+            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(2 * AHEAD).cast());
+            // SAFETY: as of `x`.
+            let w = _mm512_xor_si512(unsafe { _mm512_loadu_si512(from.cast()) }, flips);
+            *acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
+        }
+    }
+    if whole < x.len() {
+        let mask = (1 << (x.len() - whole)) - 1;
+        // SAFETY: nothing is read but what the mask has: the bytes up to the end.
+        let load = |x: &[u8]| unsafe { _mm512_maskz_loadu_epi8(mask, x.as_ptr().add(whole).cast()) };
+        let (x, ones) = (load(x), _mm512_and_si512(ones, load_mask(mask)));
+        for (acc, w) in acc.iter_mut().zip(w) {
+            let w = _mm512_xor_si512(load(w), flips);
+            *acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
+        }
+    }
+    let [a, b, c, d] = acc;
+    let (first, last) = (sum4([a[0], a[1], b[0], b[1]]), sum4([c[0], c[1], d[0], d[1]]));
+    bytemuck::cast([first, last])
+}
+
+/// All bits of the bytes of a mask.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn load_mask(mask: u64) -> __m512i {
+    std::arch::x86_64::_mm512_movm_epi8(mask)
+}
+
+/// The sums of the lanes of four vectors.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+pub(super) fn sum4(x: [__m512i; 4]) -> [i32; 4] {
+    sum4_integers(x.map(|x| halves_added(x)))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn halves_added(x: __m512i) -> __m256i {
+    _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x))
+}
+
+/// The sums of each `len` signed bytes.
+pub(super) fn sums(_: Vnni, w: &[i8], len: usize, sums: &mut [i32]) {
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    unsafe { sums_of_bytes(w, len.max(1), sums) }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+fn sums_of_bytes(w: &[i8], len: usize, sums: &mut [i32]) {
+    // Four together: their lanes are summed at once.
+    for (w, sums) in w.chunks(4 * len).zip(sums.chunks_mut(4)) {
+        let part = |i: usize| sum_lanes(w.get(i * len..w.len().min((i + 1) * len)).unwrap_or(&[]));
+        let all = sum4([part(0), part(1), part(2), part(3)]);
+        sums.iter_mut().zip(all).for_each(|(to, sum)| *to = sum);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn sum_lanes(w: &[i8]) -> __m512i {
+    let ones = _mm512_set1_epi8(1);
+    let mut acc = _mm512_setzero_si512();
+    let (vectors, rest) = w.as_chunks::<BYTES>();
+    for w in vectors {
+        // SAFETY: 64 bytes.
+        acc = _mm512_dpbusd_epi32(acc, ones, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
+    }
+    if !rest.is_empty() {
+        // SAFETY: nothing is read but what the mask has: the bytes up to the end.
+        let w = unsafe { _mm512_maskz_loadu_epi8((1 << rest.len()) - 1, rest.as_ptr()) };
+        acc = _mm512_dpbusd_epi32(acc, ones, w);
+    }
+    acc
+}
