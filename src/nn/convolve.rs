@@ -54,13 +54,16 @@ pub(super) fn convolve<T: Float>(
     Ok(())
 }
 
+/// The product of a part's unrolled windows with the kernel: `[windows, rows]`.
+type Product<'a, T> = dyn FnMut(&[T], &conv::Part) -> Result<Vec<T>, Fault> + 'a;
+
 /// The same from unrolled windows, a few samples at a time, by `product(rows, part)`.
 fn unrolled<T: Float>(
     geometry: &conv::Geometry,
     [n, out]: [usize; 2],
     x: &[T],
     y: &mut [T],
-    product: &mut dyn FnMut(&[T], &conv::Part) -> Result<Vec<T>, Fault>,
+    product: &mut Product<'_, T>,
 ) -> Result<(), Fault> {
     let most = conv::parts(geometry, n, out).next().map_or(0, |part| part.windows);
     let mut rows = zeros::<T>(most, geometry.cols())?;

@@ -422,7 +422,7 @@ fn side_by_side<T: Float, const L: usize>(
     let room = sparse::places_room(width.min(k)) * height;
     parallel::for_each_chunk(out, height * n, |i, out| {
         memory::with_room(room, |places| {
-            some_rows(kept, mask, (&sides, width), i * height, places, [n, k], out)
+            some_rows(kept, mask, (&sides, width), i * height, places, [n, k], out);
         });
     });
 }

@@ -94,7 +94,7 @@ fn load_bytes(x: &[u8; 64]) -> __m512i {
 
 #[target_feature(enable = "avx512vbmi2,popcnt,bmi1,bmi2")]
 fn sum_floats(bits: Bits<'_>, kept: &[f32], x: &[f32]) -> f32 {
-    sum(bits, kept, x, |kept| load(kept), |word, kept, x| dot::word(word, kept, x))
+    sum(bits, kept, x, |kept| load(kept), dot::word)
 }
 
 #[target_feature(enable = "avx512vbmi2,popcnt,bmi1,bmi2")]
