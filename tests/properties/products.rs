@@ -58,7 +58,8 @@ fn input_codes<T: Float>(row: &[T], fixed: Option<(f64, f64)>) -> (f64, Vec<i64>
     let (low, high) = fixed.unwrap_or_else(|| {
         row.iter().fold((0.0_f64, 0.0_f64), |(l, h), x| (l.min(x.widen()), h.max(x.widen())))
     });
-    let scale = (high - low) / 255.0;
+    // Rounded to the type of the weights, as documented: a code may hang on it.
+    let scale = T::narrow((high - low) / 255.0).widen();
     if scale == 0.0 {
         return (1.0, vec![0; row.len()]);
     }
