@@ -227,17 +227,18 @@ pub fn compress(
         .batch_size(ladder.batch)
         .seed(effort.seed);
     let before = error(baseline, data)?;
-    let most = before + effort.tolerance.unwrap_or_else(|| -standard_error(before, data));
+    let doubt = standard_error(before, data);
+    let most = before + effort.tolerance.unwrap_or(-doubt);
     let mut rungs = Vec::new();
     for start in &ladder.starts {
-        rungs = descend(baseline, &teach, &ladder, start, data, most)?;
-        if rungs.len() > 1 {
+        rungs = descend(baseline, &teach, &ladder, start, data, most + doubt)?;
+        if rungs.first().is_some_and(|(_, found)| *found <= most + doubt) {
             break;
         }
     }
-    // From the smallest up, to the first that is good enough with shared values.
+    // From the smallest up, to the first that is good enough with shared values; else the largest is what there is.
     let mut shared = None;
-    for model in rungs.iter().rev() {
+    for (model, _) in rungs.iter().rev() {
         let small = share(model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
         let found = say("with shared values", &small, data)?;
         shared = Some(small);
@@ -248,15 +249,16 @@ pub fn compress(
     shared.ok_or_else(|| "a ladder without rungs".into())
 }
 
-/// The networks of the rungs, down to the first that is clearly not as good as it must be.
+/// The networks of the rungs and what each gets wrong: the first, and those after it until one is `clearly` worse
+/// than it may be.
 fn descend(
     baseline: &Model,
     teach: &Distiller<'_>,
     ladder: &Ladder,
     start: &Start,
     data: &Data,
-    most: f64,
-) -> Result<Vec<Model>, BoxError> {
+    clearly: f64,
+) -> Result<Vec<(Model, f64)>, BoxError> {
     let narrow = |steps: Pipeline<'static>, (layer, fraction): &(&'static str, f64)| {
         steps.slim(ChannelPruner::ratio(*fraction).only(*layer))
     };
@@ -266,8 +268,10 @@ fn descend(
         let passes = ladder.passes[rung.min(1)];
         model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
         let found = say(&format!("{left:.0} numbers"), &model, data)?;
-        rungs.push(model.clone());
-        if found > most + standard_error(most, data) {
+        if rung == 0 || found <= clearly {
+            rungs.push((model.clone(), found));
+        }
+        if found > clearly {
             break;
         }
         left *= ladder.shrink;
