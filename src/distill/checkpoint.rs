@@ -46,10 +46,10 @@ const TEACHER: &str = "teacher";
 /// ```
 ///
 /// # Errors
-/// Of a training that resumes: [`Error::Format`](crate::Error::Format) when the file is damaged, or that of another
+/// Of a training that resumes: [`Error::Format`] when the file is damaged, or that of another
 /// training; it names the first thing that differs (a setting, a weight, the data, the teacher) and what it is here and
 /// there. The settings must be the same, but for this one, and so must the model that the student was made of.
-/// [`Error::Data`](crate::Error::Data) when the student is one that cannot be kept ([`Student::state`](super::Student::state)).
+/// [`Error::Data`] when the student is one that cannot be kept ([`Student::state`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
     pub(super) path: PathBuf,
@@ -128,7 +128,7 @@ impl<'c> Keeper<'c> {
         teacher: Option<&Tensor<T>>,
     ) -> Result<Self> {
         // A folder that is not there is found now and not after the first epoch.
-        drop(AtomicFile::create(&how.path)?);
+        AtomicFile::create(&how.path)?;
         let teacher = teacher.map(|logits| Array::new(logits.shape(), logits.as_slice()));
         Ok(Self { how, identity, teacher, written: false })
     }

@@ -164,7 +164,7 @@ impl<'a, T: Float> Distiller<'a, T> {
     ///
     /// # Errors
     /// [`Error::Setting`](crate::Error::Setting) when a setting is out of its range;
-    /// [`Error::Weight`](crate::Error::Weight) with [`Refusal::NothingToTrain`](crate::Refusal::NothingToTrain) when a
+    /// [`Error::Weight`](crate::Error::Weight) with [`Refusal::NothingToTrain`] when a
     /// [`Trainable`](crate::nn::Trainable) has no entry that is neither pruned nor frozen, and no running statistics;
     /// [`Error::Data`](crate::Error::Data) when there are no samples, or no labels although alpha is not 0;
     /// [`Error::Shape`](crate::Error::Shape) when dataset, teacher, student and hints do not fit;

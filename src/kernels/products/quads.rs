@@ -62,7 +62,7 @@ impl Taps {
     }
 }
 
-/// How a row's sums become numbers: see [`scaled`].
+/// How a row's sums become numbers.
 #[derive(Clone, Copy, Default)]
 pub struct Part {
     pub scale: f64,
@@ -173,7 +173,7 @@ impl Form {
     }
 
     /// `total += scale * (sum - zero_of_input * sum_of_weights - zero * of_input)` for each row of `parts`, whose
-    /// totals are `stride` apart, and each of `lanes` inputs: see [`scaled`].
+    /// totals are `stride` apart, and each of `lanes` inputs.
     pub fn add_scaled(
         self,
         sums: &Sums,
@@ -197,7 +197,7 @@ impl Form {
         );
     }
 
-    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are [`scaled`].
+    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are scaled as in [`add_scaled`](Self::add_scaled).
     /// It calls nothing but inlined code.
     #[inline(always)]
     pub fn finish<T: Copy + Default>(
