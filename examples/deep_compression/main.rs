@@ -7,8 +7,9 @@
 //! `--data` is any folder of the four IDX files of MNIST's shape. Everything is chosen on 5,000 images held out of
 //! the training set; the test images are scored once, with the network opened again from its file. `--budget 0.1`
 //! trains for a tenth of the time. `--tolerance 0.2` lets 0.2 % more of the held-out images go wrong than the network
-//! that is compressed; by default it must be better than that by one standard error. `--reuse` opens the baseline and
-//! the teacher that a run with the same network, seed and `--out` has left there, instead of training them again.
+//! that is compressed; by default LeNet-300-100 must be better than that by one standard error of the held-out images,
+//! and LeNet-5 worse by no more than that. `--reuse` opens the baseline and the teacher that a run with the same
+//! network, seed and `--out` has left there, instead of training them again.
 
 #[path = "../support/args.rs"]
 mod args;

@@ -1,6 +1,7 @@
 //! [`Augmented`]: images of another dataset, moved, turned and bent a little.
 
 use super::data::{Batch, Dataset, Input};
+use crate::kernels::cpu::fast;
 use crate::random::Random;
 use crate::{BoxError, Error, Float, Invalid, Result, Tensor, parallel};
 
@@ -148,20 +149,31 @@ struct Change {
 impl Change {
     fn apply<T: Float>(&self, from: &[T], [h, w]: [usize; 2], background: T, to: &mut [T]) {
         let middle = [(h as f64 - 1.0) / 2.0, (w as f64 - 1.0) / 2.0];
-        for (i, to) in to.iter_mut().enumerate() {
-            let at =
-                [(i / w) as f64 - middle[0] - self.offset[0], (i % w) as f64 - middle[1] - self.offset[1]];
-            let bent = |axis: usize| self.bend.as_ref().map_or(0.0, |b| b[axis][i]);
-            let source = |axis: usize| {
-                let [a, b] = self.matrix[axis];
-                a * at[0] + b * at[1] + middle[axis] + bent(axis)
-            };
-            *to = between(from, [h, w], [source(0), source(1)], background);
-        }
+        let bend = self.bend.as_ref().map(|[y, x]| [y.as_slice(), x]);
+        // Rounding down is one instruction there.
+        fast(
+            #[inline(always)]
+            || {
+                for (y, row) in to.chunks_mut(w.max(1)).enumerate() {
+                    for (x, to) in row.iter_mut().enumerate() {
+                        let at =
+                            [y as f64 - middle[0] - self.offset[0], x as f64 - middle[1] - self.offset[1]];
+                        let mut source = [0.0; 2];
+                        for axis in 0..2 {
+                            let [a, b] = self.matrix[axis];
+                            let bent = bend.map_or(0.0, |bend| bend[axis][y * w + x]);
+                            source[axis] = a * at[0] + b * at[1] + middle[axis] + bent;
+                        }
+                        *to = between(from, [h, w], source, background);
+                    }
+                }
+            },
+        );
     }
 }
 
 /// The value at a place between four pixels.
+#[inline(always)]
 fn between<T: Float>(image: &[T], [h, w]: [usize; 2], [y, x]: [f64; 2], background: T) -> T {
     // Outside by more than a pixel, and whatever is not a number.
     if !(y > -1.0 && x > -1.0 && y < h as f64 && x < w as f64) {
@@ -169,15 +181,18 @@ fn between<T: Float>(image: &[T], [h, w]: [usize; 2], [y, x]: [f64; 2], backgrou
     }
     let (top, left) = (y.floor(), x.floor());
     let (down, right) = (T::narrow(y - top), T::narrow(x - left));
-    let pixel = |dy: i64, dx: i64| {
-        let (y, x) = (top as i64 + dy, left as i64 + dx);
-        let inside = y >= 0 && x >= 0 && y < h as i64 && x < w as i64;
-        if inside { image[y as usize * w + x as usize] } else { background }
+    let (top, left) = (top as i64, left as i64);
+    // Most lie inside, where two neighbours are read at once.
+    let pair = |y: i64| -> [T; 2] {
+        let row = if y >= 0 && y < h as i64 { &image[y as usize * w..][..w] } else { &[] };
+        match usize::try_from(left).ok().and_then(|left| row.get(left..)?.first_chunk()) {
+            Some(pair) => *pair,
+            None => [left, left + 1]
+                .map(|x| usize::try_from(x).ok().and_then(|x| row.get(x)).copied().unwrap_or(background)),
+        }
     };
-    let (above, below) = (
-        pixel(0, 0) + right * (pixel(0, 1) - pixel(0, 0)),
-        pixel(1, 0) + right * (pixel(1, 1) - pixel(1, 0)),
-    );
+    let along = |[a, b]: [T; 2]| a + right * (b - a);
+    let (above, below) = (along(pair(top)), along(pair(top + 1)));
     above + down * (below - above)
 }
 
