@@ -125,7 +125,7 @@ impl Kind {
         match self {
             Self::Lenet300 => Ladder {
                 starts: [
-                    Start { narrower: &[], first: 6500, rungs: 6 },
+                    Start { narrower: &[], first: 6500, rungs: 3 },
                     Start { narrower: &[], first: 40_000, rungs: 5 },
                 ],
                 shrink: 0.82,
