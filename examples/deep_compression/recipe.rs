@@ -138,14 +138,14 @@ impl Kind {
             },
             Self::Lenet5 => Ladder {
                 starts: [
-                    Start { narrower: &[("conv?.weight", 0.6), ("fc1.weight", 0.87)], first: 3000, rungs: 2 },
+                    Start { narrower: &[("conv?.weight", 0.6), ("fc1.weight", 0.87)], first: 2500, rungs: 2 },
                     Start { narrower: &[("fc1.weight", 0.6)], first: 20_000, rungs: 4 },
                 ],
                 shrink: 0.75,
                 passes: [4, 4, 4],
                 batch: 64,
                 rate: 3e-3,
-                values: 16,
+                values: 12,
                 margin: 1.0,
             },
         }
