@@ -1,7 +1,10 @@
-//! Compressing one 1024 x 1024 matrix with each step, as users call it.
+//! Compressing one 1024 x 1024 matrix with each step, as users call it, and the archive it is kept in.
 
-use bantam::{AffineQuantizer, LowRankFactorizer, MagnitudePruner, Tensor, Weight, WeightCompressor};
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use bantam::{
+    AffineQuantizer, BoxError, CodebookQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model,
+    Pipeline, Tensor, Weight, WeightCompressor,
+};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 const N: usize = 1024;
@@ -59,5 +62,40 @@ fn factorize(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prune, quantize, factorize);
+/// Writing and opening the entropy-coded layout, in entries a second; the zeros count.
+fn archive(c: &mut Criterion) {
+    let mut group = c.benchmark_group("archive");
+    group.throughput(Throughput::Elements((N * N) as u64)).sample_size(10);
+    let recipes = [
+        ("float32", Pipeline::new()),
+        ("8 bits", Pipeline::new().quantize(8)),
+        ("4 bits group 128", Pipeline::new().quantize(AffineQuantizer::bits(4).group(128))),
+        ("90 % pruned, 8 bits", Pipeline::new().prune(MagnitudePruner::sparsity(0.9)).quantize(8)),
+        (
+            "98 % pruned, 16 values",
+            Pipeline::new().prune(MagnitudePruner::sparsity(0.98)).then(CodebookQuantizer::values(16)),
+        ),
+    ];
+    for (name, recipe) in recipes {
+        let Ok((model, bytes)) = packed(&recipe) else { continue };
+        let id = |work: &str| BenchmarkId::new(work, format!("{name}, {} bytes", bytes.len()));
+        group.bench_function(id("write"), |b| b.iter(|| black_box(model.to_bytes_with(Layout::Archive))));
+        group.bench_function(id("open"), |b| {
+            b.iter_batched(
+                || bytes.clone(),
+                |bytes| black_box(Model::<f32>::from_bytes(bytes)),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn packed(recipe: &Pipeline<'_>) -> Result<(Model, Vec<u8>), BoxError> {
+    let model = recipe.run(Model::from_tensors([("weight", weight().to_dense()?)])?)?.model;
+    let bytes = model.to_bytes_with(Layout::Archive)?;
+    Ok((model, bytes))
+}
+
+criterion_group!(benches, prune, quantize, factorize, archive);
 criterion_main!(benches);
