@@ -88,65 +88,65 @@ fn error(model: &Model, data: &Data) -> bantam::Result<f64> {
 fn say(what: &str, model: &Model, data: &Data) -> bantam::Result<f64> {
     let error = error(model, data)?;
     let kept: Vec<usize> = model.weights().map(|(_, w)| w.leaves().iter().map(|l| l.kept()).sum()).collect();
-    eprintln!("\r\x1b[2K{what}: {error:.2} % of the held-out images are wrong; kept {kept:?}");
+    let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+    eprintln!("{clear}{what}: {error:.2} % of the held-out images are wrong; kept {kept:?}");
     Ok(error)
 }
 
 /// How a network is shrunk: pruned while it is trained, to fewer and fewer numbers, as long as it is as good as the
 /// network it came from.
 struct Ladder {
-    /// Where it begins, and where it begins again if that is not good enough.
-    starts: [Start; 2],
+    /// Where it begins; and where it begins again while that is clearly not good enough.
+    starts: &'static [Start],
+    /// Rungs from a start.
+    rungs: usize,
     /// What each rung leaves of the one before.
     shrink: f64,
     /// Passes over the copies of the images: on the first rung, on each other one, and with shared values.
     passes: [usize; 3],
     batch: usize,
     rate: f64,
-    /// Shared values of a matrix.
+    /// Shared values of a matrix: twice as many are tried where these are not good enough.
     values: usize,
-    /// By how many standard errors it may be worse on the held-out images than the network it came from; below 0, it
-    /// must be better.
-    margin: f64,
 }
 
-#[derive(Clone, Copy)]
 struct Start {
     /// Fractions of the channels of some layers that are removed before the first rung: what is trained is smaller,
     /// and so is the time that it takes.
     narrower: &'static [(&'static str, f64)],
     /// Numbers that are left on the first rung.
     first: usize,
-    rungs: usize,
 }
 
 impl Kind {
     fn ladder(self) -> Ladder {
         match self {
             Self::Lenet300 => Ladder {
-                starts: [
-                    Start { narrower: &[], first: 6500, rungs: 3 },
-                    Start { narrower: &[], first: 40_000, rungs: 5 },
+                starts: &[
+                    Start { narrower: &[], first: 6500 },
+                    Start { narrower: &[], first: 16_000 },
+                    Start { narrower: &[], first: 40_000 },
+                    Start { narrower: &[], first: 100_000 },
                 ],
+                rungs: 3,
                 shrink: 0.82,
                 passes: [4, 2, 2],
                 batch: 64,
                 rate: 5e-3,
                 values: 8,
-                // Without a teacher, it is far from what its architecture can do.
-                margin: -1.0,
             },
             Self::Lenet5 => Ladder {
-                starts: [
-                    Start { narrower: &[("conv?.weight", 0.6), ("fc1.weight", 0.87)], first: 2500, rungs: 2 },
-                    Start { narrower: &[("fc1.weight", 0.6)], first: 20_000, rungs: 4 },
+                starts: &[
+                    Start { narrower: &[("conv?.weight", 0.6), ("fc1.weight", 0.87)], first: 2500 },
+                    Start { narrower: &[("conv?.weight", 0.3), ("fc1.weight", 0.7)], first: 8000 },
+                    Start { narrower: &[("fc1.weight", 0.6)], first: 25_000 },
                 ],
+                rungs: 2,
                 shrink: 0.75,
                 passes: [4, 4, 4],
                 batch: 64,
                 rate: 3e-3,
                 values: 12,
-                margin: 1.0,
             },
         }
     }
@@ -157,14 +157,18 @@ const COPIES: f64 = 8.0;
 /// Fraction of a training in which entries are pruned, and the rate is held.
 const PRUNING: f64 = 0.4;
 
+/// How much the copies differ from the image, from what suits digits down to what suits data that mean something else
+/// when they are turned.
+const STRENGTHS: [f64; 2] = [1.0, 0.3];
+
 /// Images from all sides; fewer of them on a smaller budget.
-fn copies<'a>(train: &'a Examples, effort: &Effort) -> Augmented<&'a Examples> {
+fn copies<'a>(train: &'a Examples, strength: f64, effort: &Effort) -> Augmented<&'a Examples> {
     let copies = (COPIES * effort.budget).round().max(1.0) as usize;
     Augmented::new(train, copies)
-        .shift(1.5)
-        .rotate(10.0)
-        .scale(0.1)
-        .shear(0.1)
+        .shift(1.5 * strength)
+        .rotate(10.0 * strength)
+        .scale(0.1 * strength)
+        .shear(0.1 * strength)
         .background(background(train))
         .seed(effort.seed)
 }
@@ -192,38 +196,50 @@ pub fn baseline(kind: Kind, data: &Data, effort: &Effort) -> Result<Model, BoxEr
     Ok(model)
 }
 
-/// A convolutional network that has seen the images from all sides.
-pub fn teacher(data: &Data, effort: &Effort) -> Result<Model, BoxError> {
-    let more = copies(&data.train, effort);
-    let tuner = FineTuner::new(&more)
-        .epochs(1)
-        .batch_size(128)
-        .rate(3e-3)
-        .schedule(Schedule::Cosine { floor: 0.0, warmup: 0.1, hold: 0.0 })
-        .seed(effort.seed);
-    let model = pipeline().finetune(tuner).run(networks::convolutional(effort.seed + 1000)?)?.model;
-    say("teacher", &model, data)?;
-    Ok(model)
+/// A network and how much the copies that it has seen differ from the images.
+pub struct Teacher {
+    pub model: Model,
+    pub strength: f64,
+}
+
+/// A convolutional network that has seen the images from all sides: from less far, where that is clearly better.
+pub fn teacher(data: &Data, effort: &Effort) -> Result<Teacher, BoxError> {
+    let mut best: Option<(Teacher, f64)> = None;
+    for strength in STRENGTHS {
+        let more = copies(&data.train, strength, effort);
+        let tuner = FineTuner::new(&more)
+            .epochs(1)
+            .batch_size(128)
+            .rate(3e-3)
+            .schedule(Schedule::Cosine { floor: 0.0, warmup: 0.1, hold: 0.0 })
+            .seed(effort.seed);
+        let model = pipeline().finetune(tuner).run(networks::convolutional(effort.seed + 1000)?)?.model;
+        let found = say(&format!("teacher, copies of strength {strength}"), &model, data)?;
+        if best.as_ref().is_none_or(|(_, least)| found < least - standard_error(*least, data)) {
+            best = Some((Teacher { model, strength }, found));
+        }
+    }
+    Ok(best.ok_or("no teacher")?.0)
 }
 
 /// How much is done, and how good the result must be.
 pub struct Effort {
     pub seed: u64,
     pub budget: f64,
-    /// Percent of the held-out images that may go wrong beyond those of the baseline.
+    /// Percent of the held-out images that may go wrong beyond those of the baseline; a standard error, if not given.
     pub tolerance: Option<f64>,
 }
 
-/// Everything between the trained network and its file.
+/// Everything between the trained network and its file; and whether it is good enough.
 pub fn compress(
     kind: Kind,
     baseline: &Model,
-    teacher: &Model,
+    teacher: &Teacher,
     data: &Data,
     effort: &Effort,
-) -> Result<Model, BoxError> {
-    let more = copies(&data.train, effort);
-    let teacher = teacher.network()?;
+) -> Result<(Model, bool), BoxError> {
+    let more = copies(&data.train, teacher.strength, effort);
+    let teacher = teacher.model.network()?;
     let ladder = kind.ladder();
     // Asked once for each copy, then kept.
     let teach = Distiller::new(&teacher, &more)
@@ -234,50 +250,52 @@ pub fn compress(
         .seed(effort.seed);
     let before = error(baseline, data)?;
     let doubt = standard_error(before, data);
-    let most = before + effort.tolerance.unwrap_or(ladder.margin * doubt);
-    let mut rungs = Vec::new();
-    for start in &ladder.starts {
-        rungs = descend(baseline, &teach, &ladder, start, data, most + doubt)?;
-        if rungs.first().is_some_and(|(_, found)| *found <= most + doubt) {
-            break;
+    let most = before + effort.tolerance.unwrap_or(doubt);
+    let mut best: Option<(Model, f64)> = None;
+    for (i, start) in ladder.starts.iter().enumerate() {
+        let mut rungs = descend(baseline, &teach, &ladder, start, data, most)?;
+        if i + 1 < ladder.starts.len() {
+            rungs.retain(|(_, found)| *found <= most);
+        }
+        // From the smallest up, to the first that is good enough with shared values.
+        for (model, values) in
+            rungs.iter().rev().flat_map(|(model, _)| [(model, ladder.values), (model, 2 * ladder.values)])
+        {
+            let small = share(model, teach.clone().epochs(ladder.passes[2]), ladder.rate, values)?;
+            let found = say(&format!("with {values} shared values"), &small, data)?;
+            if found <= most {
+                return Ok((small, true));
+            }
+            if best.as_ref().is_none_or(|(_, least)| found < *least) {
+                best = Some((small, found));
+            }
         }
     }
-    // From the smallest up, to the first that is good enough with shared values; else the largest is what there is.
-    let mut shared = None;
-    for (model, _) in rungs.iter().rev() {
-        let small = share(model, teach.clone().epochs(ladder.passes[2]), &ladder)?;
-        let found = say("with shared values", &small, data)?;
-        shared = Some(small);
-        if found <= most {
-            break;
-        }
-    }
-    shared.ok_or_else(|| "a ladder without rungs".into())
+    let (model, _) = best.ok_or("a ladder without rungs")?;
+    Ok((model, false))
 }
 
-/// The networks of the rungs and what each gets wrong: the first, and those after it until one is `clearly` worse
-/// than it may be.
+/// The networks of the rungs and what each gets wrong: the first, and those after it that are good enough.
 fn descend(
     baseline: &Model,
     teach: &Distiller<'_>,
     ladder: &Ladder,
     start: &Start,
     data: &Data,
-    clearly: f64,
+    most: f64,
 ) -> Result<Vec<(Model, f64)>, BoxError> {
     let narrow = |steps: Pipeline<'static>, (layer, fraction): &(&'static str, f64)| {
         steps.slim(ChannelPruner::ratio(*fraction).only(*layer))
     };
     let mut model = start.narrower.iter().fold(pipeline(), narrow).run(baseline)?.model;
     let (mut rungs, mut left) = (Vec::new(), start.first as f64);
-    for rung in 0..start.rungs {
-        let passes = ladder.passes[rung.min(1)];
-        model = prune(&model, teach.clone().epochs(passes), left, ladder.rate)?;
+    for rung in 0..ladder.rungs {
+        model = prune(&model, teach.clone().epochs(ladder.passes[rung.min(1)]), left, ladder.rate)?;
         let found = say(&format!("{left:.0} numbers"), &model, data)?;
-        if rung == 0 || found <= clearly {
+        if rung == 0 || found <= most {
             rungs.push((model.clone(), found));
         }
-        if found > clearly {
+        if found > most {
             break;
         }
         left *= ladder.shrink;
@@ -303,10 +321,17 @@ fn prune(model: &Model, teach: Distiller<'_>, left: f64, rate: f64) -> Result<Mo
 }
 
 /// Shares a few values among the entries of each matrix, and trains which and what they are.
-fn share(model: &Model, teach: Distiller<'_>, ladder: &Ladder) -> Result<Model, BoxError> {
-    let training = teach.rate(ladder.rate * 0.2).move_codes_until(0.6).learn_step_sizes();
-    Ok(pipeline()
-        .then(CodebookQuantizer::values(ladder.values).only("*.weight"))
+fn share(model: &Model, teach: Distiller<'_>, rate: f64, values: usize) -> Result<Model, BoxError> {
+    let mut steps = pipeline();
+    for (name, weight) in model.weights().filter(|(name, _)| name.ends_with(".weight")) {
+        // No more than there are entries to share them.
+        let kept: usize = weight.leaves().iter().map(|leaf| leaf.kept()).sum();
+        if kept >= 2 {
+            steps = steps.then(CodebookQuantizer::values(values.min(kept)).only(name));
+        }
+    }
+    let training = teach.rate(rate * 0.2).move_codes_until(0.6).learn_step_sizes();
+    Ok(steps
         .quantize(AffineQuantizer::bits(7).symmetric().only("*.bias"))
         .distill(training)
         .run(model)?
