@@ -1,11 +1,13 @@
 //! The arrays of an archive in their order, each coded with what is known of those before.
 
 use super::super::entropy::{
-    CodeModel, Coder, Decoder, Encoder, Geometry, MaskModel, NumberModel, PlainBits, Signs, Tree,
+    CodeModel, Coder, Decoder, Encoder, Geometry, MaskModel, NumberModel, PlainBits, Signs, Tree, Trial,
 };
+#[cfg(test)]
+use super::VERSION;
 use super::{CHUNK, has};
 use crate::weight::{Bytes, Codes, Packer, Part, PartData, PartKind, fold, for_each_chunk};
-use crate::{DType, Fault, Float, Result};
+use crate::{DType, Error, Fault, Float, Result};
 
 /// Bits of a stream that are coded by the models that mix.
 const MIXED: usize = 1 << 22;
@@ -14,9 +16,16 @@ const COLUMNS: usize = 1 << 16;
 /// Rows of a matrix that the next one is told of at most.
 const ROWS: usize = 1 << 16;
 
+/// Most codes that models which mix have tables for, whatever the length of the array.
+const WIDE: usize = 32;
+/// Probability that an array which may be mixed is, in parts of 2^16.
+const MOSTLY: u32 = 55_000;
+
 /// What is known when the next array is coded.
-#[derive(Default)]
+#[derive(Clone)]
 pub(super) struct Arrays {
+    /// That of the stream.
+    version: u32,
     /// Bits that have been mixed.
     mixed: usize,
     /// How many entries each row of the matrix before keeps: whether what comes in from there is used.
@@ -27,19 +36,73 @@ pub(super) struct Arrays {
     signs: Option<Signs>,
 }
 
+#[derive(Clone)]
 struct Mask {
     bits: Vec<u8>,
     kept: usize,
     geometry: Geometry,
 }
 
+/// An array that is coded.
+struct Array<'a> {
+    /// That of the entry.
+    shape: &'a [usize],
+    kind: PartKind,
+    dtype: DType,
+    bytes: usize,
+}
+
+impl Array<'_> {
+    /// Bits that the array takes.
+    fn claim(&self) -> Option<usize> {
+        match self.kind {
+            PartKind::Mask { entries, .. } => Some(entries),
+            _ => self.bytes.checked_mul(8),
+        }
+    }
+
+    /// Bits that the models that mix have to code.
+    fn mixed(&self) -> usize {
+        match self.kind {
+            PartKind::Mask { entries, .. } => entries,
+            PartKind::Codes { bits, len } => len.saturating_mul(usize::from(bits)),
+            _ => self.bytes.saturating_mul(8),
+        }
+    }
+
+    /// Rows and columns, if it has so many entries.
+    fn matrix(&self, len: usize) -> Option<(usize, usize)> {
+        let (rows, cols) = fold(self.shape);
+        (rows.checked_mul(cols) == Some(len)).then_some((rows, cols))
+    }
+}
+
 impl Arrays {
+    pub fn new(version: u32) -> Self {
+        Self { version, mixed: 0, before: Vec::new(), mask: None, signs: None }
+    }
+
     /// `shape`: that of the entry.
     pub fn encode<T: Float>(&mut self, encoder: &mut Encoder, shape: &[usize], part: &Part<T>) -> Result<()> {
         let fault = |f| super::super::fault(&part.name, f);
         let bytes = stored(part).map_err(fault)?;
-        encoder.claim(claim(part.kind, bytes.len()))?;
-        self.code(encoder, shape, (part.kind, part.dtype), bytes).map_err(fault)?;
+        let array = Array { shape, kind: part.kind, dtype: part.dtype, bytes: bytes.len() };
+        encoder.claim(array.claim())?;
+        if !self.may_mix(&array) {
+            self.code(encoder, &array, bytes, false).map_err(fault)?;
+            return Ok(());
+        }
+        // Whichever takes fewer bits.
+        let tried = |mixed, bytes| {
+            let (mut next, mut trial) = (self.clone(), Trial::default());
+            trial.bit(MOSTLY, mixed);
+            next.code(&mut trial, &array, bytes, mixed).map_err(fault)?;
+            Ok::<_, Error>((trial, next))
+        };
+        let (plain, mixed) = (tried(false, bytes.clone())?, tried(true, bytes)?);
+        let (trial, next) = if plain.0.bits() < mixed.0.bits() { plain } else { mixed };
+        trial.replay(encoder);
+        *self = next;
         Ok(())
     }
 
@@ -51,33 +114,45 @@ impl Arrays {
         dtype: DType,
         bytes: usize,
     ) -> Result<Bytes> {
-        decoder.claim(claim(kind, bytes))?;
-        self.code(decoder, shape, (kind, dtype), vec![0; bytes])
-            .map_err(|f| super::super::fault(super::NAME, f))
+        let array = Array { shape, kind, dtype, bytes };
+        decoder.claim(array.claim())?;
+        let mixed = self.may_mix(&array) && (self.version < 3 || decoder.bit(MOSTLY, false));
+        self.code(decoder, &array, vec![0; bytes], mixed).map_err(|f| super::super::fault(super::NAME, f))
     }
 
-    /// Whether the next array, of so many bits, is mixed.
-    fn mixes(&mut self, bits: usize, columns: usize) -> bool {
-        let mixes = columns <= COLUMNS && bits <= MIXED - self.mixed;
-        self.mixed += if mixes { bits } else { 0 };
-        mixes
+    /// Whether the next array may be mixed.
+    fn may_mix(&self, array: &Array<'_>) -> bool {
+        let columns = match array.kind {
+            PartKind::Mask { cols, .. } => cols,
+            // The tables grow with the codes that there can be, not with those that there are.
+            PartKind::Codes { bits, len } if self.version > 2 && 1 << bits > WIDE.max(len) => return false,
+            PartKind::Codes { len, .. } => match self.mask.as_ref().filter(|mask| mask.kept == len) {
+                Some(mask) => mask.geometry.cols,
+                None => array.matrix(len).map_or(len, |(_, cols)| cols),
+            },
+            PartKind::ZeroPoints { .. } => return false,
+            PartKind::Numbers | PartKind::Table => 0,
+        };
+        columns <= COLUMNS && array.mixed() <= MIXED - self.mixed
     }
 
     /// Codes an array, of which a decoder is given the length only.
     fn code(
         &mut self,
         coder: &mut impl Coder,
-        shape: &[usize],
-        (kind, dtype): (PartKind, DType),
+        array: &Array<'_>,
         mut bytes: Vec<u8>,
+        mixed: bool,
     ) -> Result<Bytes, Fault> {
+        let (shape, kind) = (array.shape, array.kind);
+        self.mixed += if mixed { array.mixed() } else { 0 };
         match kind {
             PartKind::Mask { entries, cols, kept } => {
                 let (_, folded) = fold(shape);
                 let shape = if folded == cols { shape } else { &[] };
                 let geometry = Geometry::new(shape, cols, &self.before);
                 let mut on = vec![0; bytes.len()];
-                if self.mixes(entries, cols) {
+                if mixed {
                     MaskModel::new(&geometry, entries, kept).code(coder, &mut on, |i| has(&bytes, i));
                 } else {
                     PlainBits::new().code(coder, (entries, cols), &mut on, |i| has(&bytes, i));
@@ -94,7 +169,7 @@ impl Arrays {
                 let mask = self.mask.take().filter(|mask| mask.kept == len);
                 let signs = self.signs.take().unwrap_or(Signs::middle(bits));
                 let packed = Codes::from_packed(bits, len, bytes.into());
-                self.codes(coder, shape, &packed, mask, signs)
+                self.codes(coder, array, &packed, (mask, signs), mixed)
             }
             PartKind::ZeroPoints { bits, len } => {
                 let mut tree = Tree::new(u32::from(bits));
@@ -103,12 +178,16 @@ impl Arrays {
                 })
             }
             PartKind::Numbers | PartKind::Table => {
-                let mixes = self.mixes(bytes.len().saturating_mul(8), 0);
-                NumberModel::new(dtype, bytes.len(), mixes).code(coder, &mut bytes);
+                NumberModel::new(array.dtype, bytes.len(), mixed).code(coder, &mut bytes);
+                // Scales come between a mask and its codes.
+                let values =
+                    |mask: &Mask| self.version < 3 || mask.kept * array.dtype.bits() == 8 * bytes.len();
                 if kind == PartKind::Table {
-                    self.signs = Some(Signs::of_table(&bytes, dtype));
-                } else if self.mask.take().is_none() {
+                    self.signs = Some(Signs::of_table(&bytes, array.dtype));
+                } else if self.mask.is_none() {
                     self.full(shape);
+                } else if self.mask.as_ref().is_some_and(values) {
+                    self.mask = None;
                 }
                 Ok(bytes.into())
             }
@@ -118,25 +197,24 @@ impl Arrays {
     fn codes(
         &mut self,
         coder: &mut impl Coder,
-        shape: &[usize],
+        array: &Array<'_>,
         packed: &Codes,
-        mask: Option<Mask>,
-        signs: Signs,
+        (mask, signs): (Option<Mask>, Signs),
+        mixed: bool,
     ) -> Result<Bytes, Fault> {
         let (bits, len) = (packed.bits(), packed.len());
-        let (rows, cols) = fold(shape);
-        let (geometry, mask) = match mask {
-            Some(mask) => (mask.geometry, Some(mask.bits)),
-            None if rows.checked_mul(cols) == Some(len) => (Geometry::new(shape, cols, &self.before), None),
-            None => (Geometry::new(&[], len, &[]), None),
-        };
         if mask.is_none() {
-            self.full(shape);
+            self.full(array.shape);
         }
-        if !self.mixes(len.saturating_mul(usize::from(bits)), geometry.cols) {
+        if !mixed {
             let mut tree = Tree::new(u32::from(bits));
             return each_code(packed, |_, code| tree.code(coder, u32::from(code)) as u8);
         }
+        let (geometry, mask) = match (mask, array.matrix(len)) {
+            (Some(mask), _) => (mask.geometry, Some(mask.bits)),
+            (None, Some((_, cols))) => (Geometry::new(array.shape, cols, &self.before), None),
+            (None, None) => (Geometry::new(&[], len, &[]), None),
+        };
         let mut model = CodeModel::new(&geometry, bits, signs);
         let mut places = mask.iter().flat_map(|on| (0..on.len() * 8).filter(|i| has(on, *i)));
         each_code(packed, |i, code| {
@@ -157,14 +235,6 @@ impl Arrays {
         if rows <= ROWS {
             self.before = (0..rows).map(|r| kept(r).min(u32::MAX as usize) as u32).collect();
         }
-    }
-}
-
-/// Bits that an array takes.
-fn claim(kind: PartKind, bytes: usize) -> Option<usize> {
-    match kind {
-        PartKind::Mask { entries, .. } => Some(entries),
-        _ => bytes.checked_mul(8),
     }
 }
 
@@ -191,4 +261,73 @@ fn stored<T: Float>(part: &Part<T>) -> Result<Vec<u8>, Fault> {
         PartData::Bytes(bytes) => for_each_chunk(bytes, push)?,
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(kind: PartKind, bytes: Vec<u8>) -> Part<f32> {
+        let mut part = Part::bytes("part".into(), DType::U8, vec![bytes.len()], bytes.into());
+        part.kind = kind;
+        part
+    }
+
+    /// A mask of 64 x 64 whose entry `i` is kept where `kept(i)`.
+    fn mask(kept: impl Fn(usize) -> bool) -> (PartKind, Vec<u8>) {
+        let mut bytes = vec![0_u8; 512];
+        (0..4096).filter(|i| kept(*i)).for_each(|i| bytes[i / 8] |= 1 << (i % 8));
+        let kept = bytes.iter().map(|b| b.count_ones() as usize).sum();
+        (PartKind::Mask { entries: 4096, cols: 64, kept }, bytes)
+    }
+
+    #[test]
+    fn an_array_is_coded_by_what_takes_fewer_bits() {
+        let shape = [64, 64];
+        let chance = |i: usize| {
+            let x = (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let x = (x ^ x >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            (x ^ x >> 27).wrapping_mul(0x94D0_49BB_1331_11EB) >> 32 & 1023
+        };
+        // Nothing to learn but a rate; and whole columns that are there or not.
+        for (kept, wins) in [
+            (Box::new(move |i| chance(i) < 500) as Box<dyn Fn(usize) -> bool>, false),
+            (Box::new(move |i| chance(i % 64) < 300 && chance(i + 64) < 700), true),
+        ] {
+            let (kind, bytes) = mask(kept);
+            let array = Array { shape: &shape, kind, dtype: DType::U8, bytes: bytes.len() };
+            let bits = |mixed| {
+                let mut trial = Trial::default();
+                Arrays::new(VERSION).code(&mut trial, &array, bytes.clone(), mixed).unwrap();
+                trial.bits()
+            };
+            assert_eq!(bits(true) < bits(false), wins, "{} {}", bits(true), bits(false));
+            let mut encoder = Encoder::new();
+            Arrays::new(VERSION).encode(&mut encoder, &shape, &part(kind, bytes.clone())).unwrap();
+            let stream = encoder.finish();
+            let least = bits(true).min(bits(false)) / 8.0;
+            assert!((stream.len() as f64 - least).abs() < 8.0, "{} {least}", stream.len());
+            let mut decoder = Decoder::new(&stream);
+            let back =
+                Arrays::new(VERSION).decode(&mut decoder, &shape, kind, DType::U8, bytes.len()).unwrap();
+            assert_eq!(back.read(0, bytes.len()).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn scales_do_not_take_the_mask_from_the_codes() {
+        let (kind, bytes) = mask(|i| i % 3 == 0);
+        let PartKind::Mask { kept, .. } = kind else { unreachable!() };
+        let mut arrays = Arrays::new(VERSION);
+        let mut encoder = Encoder::new();
+        let scales = vec![7; 64 * 4];
+        for (kind, bytes) in [(kind, bytes), (PartKind::Numbers, scales)] {
+            let mut part = part(kind, bytes);
+            part.dtype = DType::F32;
+            arrays.encode(&mut encoder, &[64, 64], &part).unwrap();
+        }
+        assert_eq!(arrays.mask.map(|mask| mask.kept), Some(kept));
+        // What the next matrix is told: what each row keeps, not all of it.
+        assert!(arrays.before.iter().all(|n| *n < 64));
+    }
 }

@@ -11,11 +11,12 @@
 //! | zero points | a tree of their width | |
 //! | floats, codebooks, tensors that are carried along | from the top bit down | the bits before, the number before |
 //!
-//! The models that mix many contexts take about a tenth of a microsecond a bit, so they are for the first
-//! four million bits of a stream; what comes after is coded by simpler ones. Nothing can be read by position:
-//! a model is decoded as a whole.
+//! Each array is coded by models that mix many contexts or by simpler ones, whichever takes fewer bits. The first
+//! take about a tenth of a microsecond a bit, so at most four million bits of a stream are. Nothing can be read by
+//! position: a model is decoded as a whole.
 //!
-//! Archives of version 1, an array `archive` beside the metadata `"bantam": "archive"`, are read as well.
+//! Archives of version 2, where the same models mix all that they may, and of version 1, an array `archive` beside
+//! the metadata `"bantam": "archive"`, are read as well.
 
 mod arrays;
 mod first;
@@ -37,9 +38,9 @@ use std::sync::Arc;
 pub(super) const NAME: &str = "bantam";
 /// Name of the one array, and value of the metadata, in version 1.
 const FIRST: &str = "archive";
-/// What is written. Version 1 has no number in its stream.
-const VERSION: u32 = 2;
-/// Probability of another version, in parts of 2^16.
+/// What is written. Versions 1 and 2 have no number in their stream.
+const VERSION: u32 = 3;
+/// Probability of another version than 2, in parts of 2^16.
 const NEWER: u32 = 1 << 12;
 /// The longest description: some ten thousand weights. A stream holds far more text than it has bytes, and
 /// what is made of the text takes more memory still, so this bounds what a small file can ask for.
@@ -98,7 +99,8 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut impl Write) -> Result<
     check_text(text.len() as u64)?;
 
     let mut encoder = Encoder::new();
-    encoder.bit(NEWER, false);
+    encoder.bit(NEWER, true);
+    Whole::new().code(&mut encoder, u64::from(VERSION));
     let mut model = TextModel::new(PRIMER);
     for (i, byte) in text.iter().chain(&[END]).enumerate() {
         if i % TEXT == 0 {
@@ -106,7 +108,7 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut impl Write) -> Result<
         }
         model.code(&mut encoder, *byte);
     }
-    let mut arrays = Arrays::default();
+    let mut arrays = Arrays::new(VERSION);
     for (shape, parts) in &parts {
         for part in parts {
             arrays.encode(&mut encoder, shape, part)?;
@@ -137,10 +139,13 @@ struct Reader<'a> {
 
 impl Stream for Reader<'_> {
     fn text(&mut self) -> Result<Vec<u8>> {
-        let Self { decoder, .. } = self;
+        let Self { decoder, arrays } = self;
         if decoder.bit(NEWER, false) {
             let version = Whole::new().code(decoder, 0);
-            return Err(FormatKind::Newer(version.try_into().unwrap_or(VERSION + 1)).into());
+            if version != u64::from(VERSION) {
+                return Err(FormatKind::Newer(version.try_into().unwrap_or(u32::MAX)).into());
+            }
+            *arrays = Arrays::new(VERSION);
         }
         let mut model = TextModel::new(PRIMER);
         let mut text = Vec::new();
@@ -177,7 +182,7 @@ pub(super) fn read<T: Float>(header: &Header) -> Result<Model<T>> {
     if is_first {
         build(&mut first::Reader::new(&bytes))
     } else {
-        build(&mut Reader { decoder: Decoder::new(&bytes), arrays: Arrays::default() })
+        build(&mut Reader { decoder: Decoder::new(&bytes), arrays: Arrays::new(2) })
     }
 }
 

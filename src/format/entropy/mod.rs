@@ -184,6 +184,37 @@ impl Coder for Decoder<'_> {
     }
 }
 
+/// Bits that are remembered instead of coded, and how many an encoder would write.
+#[derive(Default)]
+pub(super) struct Trial {
+    /// The probability of a 1, and the bit above it.
+    coded: Vec<u32>,
+    bits: f64,
+}
+
+impl Trial {
+    const BIT: u32 = 1 << 31;
+
+    pub fn bits(&self) -> f64 {
+        self.bits
+    }
+
+    pub fn replay(&self, encoder: &mut Encoder) {
+        for coded in &self.coded {
+            encoder.bit(coded & !Self::BIT, coded & Self::BIT != 0);
+        }
+    }
+}
+
+impl Coder for Trial {
+    fn bit(&mut self, one: u32, bit: bool) -> bool {
+        let chance = if bit { one } else { (1 << 16) - one };
+        self.bits += 16.0 - f64::from(chance).log2();
+        self.coded.push(one | if bit { Self::BIT } else { 0 });
+        bit
+    }
+}
+
 /// Learns from bits without coding them: to prepare a model.
 pub(super) struct Learner;
 
