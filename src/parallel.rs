@@ -5,14 +5,40 @@
 
 #[cfg(feature = "threads")]
 use rayon::prelude::*;
+#[cfg(feature = "threads")]
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+#[cfg(feature = "threads")]
+thread_local! {
+    /// Whether this thread shares nothing.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
 
 /// Threads that share the work.
 pub fn threads() -> usize {
     #[cfg(feature = "threads")]
-    return rayon::current_num_threads();
+    return if ALONE.get() { 1 } else { rayon::current_num_threads() };
     #[cfg(not(feature = "threads"))]
     1
+}
+
+/// `f()` on this thread, with all that it would share out: for so little work that waking others takes longer.
+pub fn alone<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "threads")]
+    {
+        /// Also where `f` panics.
+        struct Before(bool);
+        impl Drop for Before {
+            fn drop(&mut self) {
+                ALONE.set(self.0);
+            }
+        }
+        let _before = Before(ALONE.replace(true));
+        return f();
+    }
+    #[cfg(not(feature = "threads"))]
+    f()
 }
 
 /// `f()` on one of the threads that share the work: what it shares out then costs less, since nobody outside has
@@ -28,9 +54,10 @@ pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// `f(0), f(1), .., f(n - 1)`, in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     #[cfg(feature = "threads")]
-    return (0..n).into_par_iter().map(f).collect();
-    #[cfg(not(feature = "threads"))]
-    return (0..n).map(f).collect();
+    if n > 1 && threads() > 1 {
+        return (0..n).into_par_iter().map(f).collect();
+    }
+    (0..n).map(f).collect()
 }
 
 /// The same with an early end: the error of the lowest index that has one. Later ones are not begun once it
@@ -60,53 +87,47 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
         Some(result)
     };
     #[cfg(feature = "threads")]
-    let results: Vec<_> = items.into_par_iter().enumerate().map(unless_failed).collect();
-    #[cfg(not(feature = "threads"))]
-    let results = items.into_iter().enumerate().map(unless_failed);
-    results.into_iter().flatten().collect()
+    if items.len() > 1 && threads() > 1 {
+        let results: Vec<_> = items.into_par_iter().enumerate().map(unless_failed).collect();
+        return results.into_iter().flatten().collect();
+    }
+    items.into_iter().enumerate().filter_map(unless_failed).collect()
 }
 
 /// `f` of each item, in order.
 pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
-    if items.len() <= 1 {
-        // No reason to wake other threads.
-        return items.into_iter().map(f).collect();
-    }
     #[cfg(feature = "threads")]
-    return items.into_par_iter().map(f).collect();
-    #[cfg(not(feature = "threads"))]
-    return items.into_iter().map(f).collect();
+    if items.len() > 1 && threads() > 1 {
+        return items.into_par_iter().map(f).collect();
+    }
+    items.into_iter().map(f).collect()
 }
 
 /// Both results, of work that may be done at the same time.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     #[cfg(feature = "threads")]
-    return rayon::join(a, b);
-    #[cfg(not(feature = "threads"))]
-    return (a(), b());
+    if threads() > 1 {
+        return rayon::join(a, b);
+    }
+    (a(), b())
 }
 
 /// `f` of each item.
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
     #[cfg(feature = "threads")]
-    items.into_par_iter().for_each(f);
-    #[cfg(not(feature = "threads"))]
+    if items.len() > 1 && threads() > 1 {
+        return items.into_par_iter().for_each(f);
+    }
     items.into_iter().for_each(f);
 }
 
 /// `f(i, chunk)` for each chunk of `size` values.
 pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, &mut [T]) + Sync + Send) {
     let size = size.max(1);
-    if values.len() <= size {
-        // No reason to wake other threads.
-        if !values.is_empty() {
-            f(0, values);
-        }
-        return;
-    }
     #[cfg(feature = "threads")]
-    values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
-    #[cfg(not(feature = "threads"))]
+    if values.len() > size && threads() > 1 {
+        return values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
+    }
     values.chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
 }
 
@@ -117,22 +138,34 @@ pub fn for_each_pair<A: Send, B: Send>(
     f: impl Fn(usize, &mut [A], &mut [B]) + Sync + Send,
 ) {
     let (first_size, second_size) = (first_size.max(1), second_size.max(1));
-    if first.len() <= first_size {
-        if !first.is_empty() {
-            f(0, first, second);
-        }
-        return;
-    }
     #[cfg(feature = "threads")]
-    (first.par_chunks_mut(first_size).zip(second.par_chunks_mut(second_size)).enumerate())
-        .for_each(|(i, (a, b))| f(i, a, b));
-    #[cfg(not(feature = "threads"))]
+    if first.len() > first_size && threads() > 1 {
+        return (first.par_chunks_mut(first_size).zip(second.par_chunks_mut(second_size)).enumerate())
+            .for_each(|(i, (a, b))| f(i, a, b));
+    }
     (first.chunks_mut(first_size).zip(second.chunks_mut(second_size)).enumerate())
         .for_each(|(i, (a, b))| f(i, a, b));
 }
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "threads")]
+    #[test]
+    fn alone_is_on_this_thread_and_ends() {
+        let here = std::thread::current().id();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
+        pool.install(|| {
+            let here = std::thread::current().id();
+            let ids = super::alone(|| super::map(1000, |_| std::thread::current().id()));
+            assert!(ids.iter().all(|id| *id == here));
+            assert_eq!(super::threads(), 3);
+        });
+        let caught = std::panic::catch_unwind(|| super::alone(|| panic!("ends, too")));
+        assert!(caught.is_err());
+        assert!(super::alone(|| super::map(9, |_| std::thread::current().id())).iter().all(|id| *id == here));
+        assert!(!super::ALONE.get());
+    }
+
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]

@@ -133,6 +133,9 @@ impl<T: Float> Network<T> {
         let x = input.values()?;
         let sizes = self.sizes(x.shape())?;
         match observe {
+            None if Work::are_small(sizes.iter().map(|(work, _)| work)) => {
+                parallel::alone(|| self.pass(x, sizes, &taps, None))
+            }
             None if sizes.iter().any(|(work, _)| work.is_large()) => {
                 parallel::inside(|| self.pass(x, sizes, &taps, None))
             }

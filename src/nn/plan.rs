@@ -73,19 +73,32 @@ pub(crate) enum Work {
 impl Work {
     /// Whether there is enough to do that it is shared out: a pass then runs on one of the threads that do.
     pub fn is_large(&self) -> bool {
-        let operations = match self {
-            Self::Linear { n, cols, rows, .. } => n.saturating_mul(*cols).saturating_mul(*rows),
+        self.products(1) >= LARGE
+    }
+
+    /// Whether all layers together have so little to do that one thread is done before another has woken.
+    pub fn are_small<'a>(layers: impl Iterator<Item = &'a Self>) -> bool {
+        layers.map(|work| work.products(READ)).fold(0, usize::saturating_add) < SMALL
+    }
+
+    /// Multiplications of its products, as if there were at least so many inputs of a matrix.
+    fn products(&self, least: usize) -> usize {
+        match self {
+            Self::Linear { n, cols, rows, .. } => (*n).max(least).saturating_mul(*cols).saturating_mul(*rows),
             Self::Conv { n, out, geometry } => {
                 n.saturating_mul(geometry.windows() * out).saturating_mul(geometry.cols())
             }
             _ => 0,
-        };
-        operations >= LARGE
+        }
     }
 }
 
 /// Multiplications of a layer's products from which it is worth more than one thread.
 const LARGE: usize = 1 << 19;
+/// Multiplications of a network from which it is.
+const SMALL: usize = 1 << 23;
+/// Multiplications that take as long as reading a number of a matrix.
+const READ: usize = 8;
 
 impl Plan {
     pub fn new(graph: &Graph, shape_of: &dyn Fn(&str) -> Option<Vec<usize>>) -> Result<Self> {

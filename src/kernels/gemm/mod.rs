@@ -9,10 +9,12 @@
 
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
+mod in_place;
 mod out;
 mod tile;
 mod vector;
 
+pub use in_place::{InPlace, PAST, Places};
 pub use out::Out;
 pub use tile::{Across, Along, Left, Right, along};
 pub use vector::Vector;

@@ -77,6 +77,35 @@ pub fn along<T: Copy, V: Vector<T>, const M: usize, const W: usize>(
     *sums = now;
 }
 
+/// `rows * right`, where a step of the right operand is `W` vectors of `values` from its place.
+#[inline(always)]
+pub fn at_places<T: Copy, V: Vector<T>, const M: usize, const W: usize>(
+    cpu: V::Cpu,
+    rows: [&[T]; M],
+    values: &[T],
+    places: &[usize],
+) -> [[V; W]; M] {
+    let mut equal = rows;
+    for i in 0..M {
+        equal[i] = &rows[i][..places.len()];
+    }
+    let mut sums = [[V::zero(cpu); W]; M];
+    for k in 0..places.len() {
+        let from = &values[places[k]..][..W * V::LEN];
+        let mut b = [V::zero(cpu); W];
+        for w in 0..W {
+            b[w] = V::load(cpu, &from[w * V::LEN..]);
+        }
+        for i in 0..M {
+            let a = equal[i][k];
+            for w in 0..W {
+                sums[i][w] = sums[i][w].add_product(a, b[w]);
+            }
+        }
+    }
+    sums
+}
+
 /// One step of a panel.
 #[inline(always)]
 fn step<T, V: Vector<T>, const W: usize>(cpu: V::Cpu, panel: &[T], k: usize) -> [V; W] {

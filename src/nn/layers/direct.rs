@@ -1,15 +1,16 @@
-//! Convolution at stride 1 without unrolled windows: what the products need of a sample is read from it, or
-//! from a copy with a border of zeros, one at a time.
+//! Convolution at stride 1 without unrolled windows: what the products need of a sample is read from a copy of it
+//! with a border of zeros, one at a time.
 //!
 //! With the windows as columns, a sample's output is `kernel [out, cols] * windows [cols, windows]`, which is how
-//! maps lie. A row of the windows at one place of the kernel is a run of a line of the image, so that bringing
-//! windows into panels, summing the kernel's gradient and adding up the input's are all made of such runs.
+//! maps lie. A row of the windows at one place of the kernel is a run of a line of the image; and all of its lines
+//! follow each other, with a few columns in between that are no windows. So the output is a product in place, of
+//! which these columns are dropped, and summing the kernel's gradient and adding up the input's are made of runs.
 
 #![allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 
 use super::conv::Geometry;
 use crate::kernels::cpu::fast;
-use crate::kernels::gemm::{Across, Along, Left, Out, Part, Right, Vector, along};
+use crate::kernels::gemm::{Across, Along, InPlace, Left, Out, PAST, Part, Vector, along};
 use crate::kernels::memory::with_room;
 use crate::{Float, parallel};
 use std::ops::Range;
@@ -44,13 +45,16 @@ impl Direct {
         Self::new(g, out).filter(|_| fits)
     }
 
-    /// A sample with a border of zeros, where it has one.
+    /// A sample with a border of zeros, and what may be read after it.
     fn framed<T: Float, R>(&self, x: &[T], f: impl FnOnce(&[T]) -> R) -> R {
         let ([h, w], [height, width]) = (self.g.input, self.size);
-        if self.g.padding == [0, 0] {
-            return f(x);
-        }
-        with_room(self.g.channels * height * width, |room: &mut [T]| {
+        let len = self.g.channels * height * width;
+        with_room(len + PAST, |room: &mut [T]| {
+            room[len..].fill(T::zero());
+            if self.g.padding == [0, 0] {
+                room[..len].copy_from_slice(x);
+                return f(room);
+            }
             let planes = x.chunks_exact((h * w).max(1));
             for (x, to) in planes.zip(room.chunks_exact_mut(height * width)) {
                 to.fill(T::zero());
@@ -70,23 +74,42 @@ impl Direct {
     /// `y [n, out, windows]`, bias added where there is one.
     pub fn forward<T: Float>(&self, x: &[T], w: &[T], bias: &[T], y: &mut [T]) {
         let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
+        let ([_, width], [lines, out]) = (self.size, self.g.output);
         let sample = (self.out * windows).max(1);
-        // Each thread brings all windows into panels where it computes but some maps.
+        // A sample beside which there is no work for another thread is shared by its maps.
         let share = y.len() / sample < parallel::threads() && m * cols * windows >= WORTH;
         let maps = m.div_ceil(if share { parallel::threads() } else { 1 });
-        parallel::for_each_chunk(y, sample, |i, y| {
-            self.framed(self.sample(x, i), |x| {
-                for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
-                    parallel::for_each_chunk(y, maps * windows, |j, y| {
-                        let (first, maps) = (group * m + j * maps, y.len() / windows);
-                        let left = Along(&w[first * cols..][..maps * cols], cols);
-                        let mut out = Out { values: &mut *y, stride: windows, turned: false };
-                        T::block(left, self.windows(x, group), &self.part(maps, windows, cols), &mut out);
-                        for (y, b) in y.chunks_exact_mut(windows).zip(bias.iter().skip(first)) {
-                            y.iter_mut().for_each(|y| *y += *b);
-                        }
-                    });
-                }
+        // Columns of the product: windows, and between two lines of them what is none.
+        let columns = (lines * width + out).saturating_sub(width);
+        with_room(cols, |places: &mut [usize]| {
+            places.iter_mut().enumerate().for_each(|(col, place)| *place = self.place(col));
+            let places = &*places;
+            parallel::for_each_chunk(y, sample, |i, y| {
+                self.framed(self.sample(x, i), |x| {
+                    for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
+                        let values = self.windows(x, group).values;
+                        parallel::for_each_chunk(y, maps * windows, |j, y| {
+                            let first = group * m + j * maps;
+                            let (maps, bias) = (y.len() / windows, bias.get(first..).unwrap_or(&[]));
+                            let left = &w[first * cols..][..maps * cols];
+                            InPlace { left, values, places, columns }.rows(0..maps, |map, column, tile| {
+                                let mut at = column;
+                                while at < column + tile.width {
+                                    let (line, skip) = (at / width, at % width);
+                                    let len = out.saturating_sub(skip).min(column + tile.width - at);
+                                    for (i, sums) in tile.rows().enumerate() {
+                                        let bias = bias.get(map + i).copied().unwrap_or(T::zero());
+                                        let to = &mut y[(map + i) * windows + line * out + skip..][..len];
+                                        to.iter_mut()
+                                            .zip(&sums[at - column..])
+                                            .for_each(|(to, x)| *to = *x + bias);
+                                    }
+                                    at += (width - skip).min(column + tile.width - at);
+                                }
+                            });
+                        });
+                    }
+                });
             });
         });
     }
@@ -107,7 +130,7 @@ impl Direct {
                         let right = Along(&dy[first * windows..][..width * windows], windows);
                         let mut out = Out { values: sums, stride: width, turned: false };
                         self.framed(self.sample(x, sample), |x| {
-                            T::block(Rows(self.windows(x, group)), right, &part, &mut out);
+                            T::block(self.windows(x, group), right, &part, &mut out);
                         });
                     }
                     if dy.is_empty() {
@@ -150,11 +173,18 @@ impl Direct {
         Part { rows: 0..rows, columns: 0..columns, steps, alpha: T::one(), beta: T::zero() }
     }
 
+    /// Where the first value of a place of the kernel lies in a group of a framed sample, for the first window.
+    #[inline(always)]
+    fn place(&self, col: usize) -> usize {
+        let ([kh, kw], [height, width]) = (self.g.kernel, self.size);
+        let (line, j) = (col / kw, col % kw);
+        (line / kh * height + line % kh) * width + j
+    }
+
     /// The windows of one group of a framed sample.
     fn windows<'a, T>(&self, x: &'a [T], group: usize) -> Windows<'a, T> {
-        let plane = self.size[0] * self.size[1];
-        let values = &x[group * self.g.group_channels() * plane..][..self.g.group_channels() * plane];
-        Windows { values, width: self.size[1], plane, kernel: self.g.kernel, out: self.g.output[1] }
+        let values = &x[group * self.g.group_channels() * self.size[0] * self.size[1]..];
+        Windows { values, direct: *self }
     }
 
     /// Adds each entry of `unrolled [cols, windows]` to the value that it came from.
@@ -197,101 +227,14 @@ fn add<T: Float>(from: &[T], to: &mut [T]) {
     }
 }
 
-/// The windows of one group of a sample, `[cols, windows]`.
+/// The windows of one group of a sample, `[cols, windows]`, as a left operand: summed over the windows.
 #[derive(Clone, Copy)]
 struct Windows<'a, T> {
     values: &'a [T],
-    width: usize,
-    plane: usize,
-    kernel: [usize; 2],
-    /// Windows in a line.
-    out: usize,
+    direct: Direct,
 }
 
-impl<T> Windows<'_, T> {
-    /// Where the first value of a place of the kernel lies, for the first window.
-    #[inline(always)]
-    fn place(&self, col: usize) -> usize {
-        let [kh, kw] = self.kernel;
-        let (line, j) = (col / kw, col % kw);
-        line / kh * self.plane + line % kh * self.width + j
-    }
-
-    /// Calls `f(first, offset, len)` for each run of windows in one line: the first counts from the beginning of
-    /// the range, the offset is that in a line of values.
-    #[inline(always)]
-    fn for_each_run(&self, windows: Range<usize>, mut f: impl FnMut(usize, usize, usize)) {
-        let mut at = windows.start;
-        while at < windows.end {
-            let (line, left) = (at / self.out, at % self.out);
-            let len = (self.out - left).min(windows.end - at);
-            f(at - windows.start, line * self.width + left, len);
-            at += len;
-        }
-    }
-}
-
-impl<T: Float> Right<T> for Windows<'_, T> {
-    #[inline(always)]
-    fn pack(self, steps: Range<usize>, first: usize, width: usize, lanes: usize, panel: &mut [T]) {
-        self.for_each_run(
-            first..first + width,
-            #[inline(always)]
-            |lane, offset, len| {
-                // Lengths that the compiler knows, for nearly all of it.
-                let at = (offset, lane);
-                match len {
-                    8 => self.copy::<8>(steps.clone(), at, len, lanes, panel),
-                    16 => self.copy::<16>(steps.clone(), at, len, lanes, panel),
-                    24 => self.copy::<24>(steps.clone(), at, len, lanes, panel),
-                    32 => self.copy::<32>(steps.clone(), at, len, lanes, panel),
-                    _ => self.copy::<0>(steps.clone(), at, len, lanes, panel),
-                }
-            },
-        );
-    }
-}
-
-impl<T: Float> Windows<'_, T> {
-    /// One run of windows at each of the steps, for runs of `LEN`; 0 is any length.
-    #[inline(always)]
-    fn copy<const LEN: usize>(
-        &self,
-        steps: Range<usize>,
-        (offset, lane): (usize, usize),
-        len: usize,
-        lanes: usize,
-        panel: &mut [T],
-    ) {
-        let [kh, kw] = self.kernel;
-        let mut place = self.place(steps.start);
-        let (mut i, mut j) = (steps.start / kw % kh, steps.start % kw);
-        for to in panel.chunks_exact_mut(lanes).take(steps.len()) {
-            let (from, to) = (&self.values[offset + place..], &mut to[lane..]);
-            if let (Some(from), Some(to)) = (from.first_chunk::<LEN>(), to.first_chunk_mut::<LEN>())
-                && LEN > 0
-            {
-                *to = *from;
-            } else {
-                to.iter_mut().zip(&from[..len]).for_each(|(to, from)| *to = *from);
-            }
-            // The next place: to the right, or in the next line, or in the next channel.
-            (j, place) = (j + 1, place + 1);
-            if j == kw {
-                (i, j, place) = (i + 1, 0, place + self.width - kw);
-                if i == kh {
-                    (i, place) = (0, place + self.plane - kh * self.width);
-                }
-            }
-        }
-    }
-}
-
-/// The same as a left operand, summed over the windows.
-#[derive(Clone, Copy)]
-struct Rows<'a, T>(Windows<'a, T>);
-
-impl<T: Float> Left<T> for Rows<'_, T> {
+impl<T: Float> Left<T> for Windows<'_, T> {
     #[inline(always)]
     fn tile<V: Vector<T>, const M: usize, const W: usize>(
         self,
@@ -301,19 +244,20 @@ impl<T: Float> Left<T> for Rows<'_, T> {
         panel: &[T],
         sums: &mut [[V; W]; M],
     ) {
+        let (out, width) = (self.direct.g.output[1], self.direct.size[1]);
         let mut places = [0; M];
         for i in 0..M {
-            places[i] = self.0.place(first + i);
+            places[i] = self.direct.place(first + i);
         }
         let mut now = *sums;
         let mut at = steps.start;
         while at < steps.end {
-            let (line, left) = (at / self.0.out, at % self.0.out);
-            let len = (self.0.out - left).min(steps.end - at);
+            let (line, left) = (at / out, at % out);
+            let len = (out - left).min(steps.end - at);
             let panel = &panel[(at - steps.start) * W * V::LEN..][..len * W * V::LEN];
             let mut rows = [&[][..]; M];
             for i in 0..M {
-                rows[i] = &self.0.values[places[i] + line * self.0.width + left..][..len];
+                rows[i] = &self.values[places[i] + line * width + left..][..len];
             }
             along(cpu, rows, panel, &mut now);
             at += len;
