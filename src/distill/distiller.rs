@@ -43,7 +43,7 @@ use std::sync::Arc;
 /// | `validate_on` | none | data with labels |
 /// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
 /// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
-/// | `after_step` | none | a hook, see [`TrainStep`](super::TrainStep) |
+/// | `after_step` | none | a hook, see [`TrainStep`] |
 ///
 /// ```no_run
 /// use bantam::distill::Distiller;
@@ -188,6 +188,8 @@ impl<'a, T: Float> Distiller<'a, T> {
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
         checked("distill", self.validate())?;
+        // Before the teacher is asked about all samples.
+        self.settings.check(student)?;
         let cache = self.cache.as_ref().filter(|_| self.hints.is_empty());
         let logits = cache.map(|cache| cache.get(self.teacher, &self.settings)).transpose()?;
         fit(&self.settings, &mut Lesson::new(self, logits), student, progress)

@@ -26,7 +26,7 @@ use std::sync::Arc;
 /// | `validate_on` | none | data with labels |
 /// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
 /// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
-/// | `after_step` | none | a hook, see [`TrainStep`](super::TrainStep) |
+/// | `after_step` | none | a hook, see [`TrainStep`] |
 ///
 /// ```no_run
 /// use bantam::distill::FineTuner;
