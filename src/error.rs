@@ -84,15 +84,17 @@ pub enum Error {
     /// A dataset does not give what the step needs.
     #[error("dataset: {0}")]
     Data(&'static str),
-    /// The loss became infinite or not a number.
-    #[error("training diverged in epoch {epoch}, step {step}: loss {loss}{}", kept(checkpoint.as_deref()))]
+    /// The loss became infinite or not a number, or a weight or what goes into a layer did.
+    #[error("training diverged in epoch {epoch}, step {step}: {}{}", why(*loss, source.as_deref()), kept(checkpoint.as_deref()))]
     Diverged {
         /// Epoch, from 0.
         epoch: usize,
         /// Step within the training, from 0.
         step: usize,
-        /// The loss.
+        /// The last loss.
         loss: f64,
+        /// Where a number was lost, if it was not the loss: the weight and the entry.
+        source: Option<Box<Error>>,
         /// The last checkpoint, from before it diverged, where one was written.
         checkpoint: Option<PathBuf>,
     },
@@ -126,6 +128,11 @@ pub enum Error {
 /// A name between a word and a colon.
 fn quoted(name: &str) -> String {
     if name.is_empty() { String::new() } else { format!(" `{name}`") }
+}
+
+/// What diverged.
+fn why(loss: f64, source: Option<&Error>) -> String {
+    source.map_or_else(|| format!("loss {loss}"), Error::to_string)
 }
 
 /// Where a training can be taken up again.

@@ -2,7 +2,9 @@
 
 use crate::model::{Model, Select, select_setters};
 use crate::nn::Dataset;
-use crate::{AffineQuantizer, Compressor, Error, Float, Invalid, Log, MagnitudePruner, Result, Step};
+use crate::{
+    AffineQuantizer, Compressor, Error, Float, Invalid, Log, MagnitudePruner, Refusal, Result, Step,
+};
 use serde::Serialize;
 use std::fmt;
 
@@ -94,7 +96,7 @@ impl<'a, T: Float> SensitivityScan<'a, T> {
     /// Measures: once as it is, and once for each weight and amount.
     ///
     /// # Errors
-    /// [`Error::Setting`] for an amount out of its range; the errors of pruning and quantizing, with the name of the
+    /// [`Error::Setting`] for an amount out of its range; [`Error::Plan`] where `only` takes no weight; the errors of pruning and quantizing, with the name of the
     /// weight; those of [`Network::accuracy`](crate::nn::Network::accuracy).
     pub fn run(&self, model: &Model<T>) -> Result<Sensitivity> {
         let setting =
@@ -106,6 +108,10 @@ impl<'a, T: Float> SensitivityScan<'a, T> {
         }
         for bits in &self.bits {
             quantizer(*bits).validate().map_err(|e| setting("sensitivity", e))?;
+        }
+        if !self.select.only.is_empty() && !model.entries().any(|(info, _)| self.select.takes(info)) {
+            let (step, weight) = ("sensitivity".to_owned(), self.select.only.join(", "));
+            return Err(Error::Plan { index: 0, step, weight, why: Refusal::SelectsNothing });
         }
         let baseline = model.network()?.accuracy(self.data)?;
         let mut weights = Vec::new();
@@ -202,6 +208,11 @@ mod tests {
         {
             assert!(matches!(wrong.run(&model), Err(Error::Setting { .. })));
         }
+        let nothing = SensitivityScan::new(&data).only("typo").only("b.wieght").run(&model).unwrap_err();
+        assert!(
+            matches!(&nothing, Error::Plan { weight, why: Refusal::SelectsNothing, .. } if weight == "typo, b.wieght"),
+            "{nothing}"
+        );
         let coded = Pipeline::new().quantize(AffineQuantizer::bits(4).only("a.*")).run(&model).unwrap().model;
         let scan =
             SensitivityScan::new(&data).sparsities([0.5]).bits([4]).kind(Kind::Linear).run(&coded).unwrap();

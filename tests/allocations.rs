@@ -3,10 +3,16 @@
 #![cfg(feature = "train")]
 #![allow(unsafe_code)]
 
-use bantam::nn::{Conv2d, Graph, Input, Optimizer, Outputs, cross_entropy_into};
-use bantam::{MagnitudePruner, Model, Pipeline, Result, Tensor};
+use bantam::distill::TrainStep;
+use bantam::nn::{Conv2d, Examples, Graph, Input, Optimizer, Outputs, cross_entropy_into};
+use bantam::{
+    Activations, AffineQuantizer, BoxError, CodebookQuantizer, Distiller, FineTuner, MagnitudePruner, Model,
+    Pipeline, Result, Tensor,
+};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The system's allocator, which counts what each thread asks of it.
 struct Counting;
@@ -109,6 +115,76 @@ fn a_step_allocates_nothing() -> Result<()> {
         [("perceptron", perceptron()?), ("pruned", pruned), ("convolutional", convolutional()?)]
     {
         assert_eq!(alone(|| of_steps(&model))?, 0, "{name}");
+    }
+    Ok(())
+}
+
+/// How much had been allocated at two steps of a training.
+#[derive(Default)]
+struct Watch([AtomicUsize; 2]);
+
+impl Watch {
+    /// Within one epoch, and more than once around whatever happens every ten steps.
+    const STEPS: [usize; 2] = [5, 28];
+
+    fn look(&self, step: &TrainStep) -> Result<ControlFlow<()>, BoxError> {
+        for (at, seen) in Self::STEPS.iter().zip(&self.0) {
+            if step.step == *at {
+                seen.store(COUNT.get(), Ordering::Relaxed);
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn count(&self) -> usize {
+        let [before, after] = [0, 1].map(|i| self.0[i].load(Ordering::Relaxed));
+        after - before
+    }
+}
+
+/// 32 steps of 16 samples.
+fn samples() -> Result<Examples> {
+    let pixels = (0..512 * 784).map(|i| (i * 7919 % 256) as f32 / 256.0).collect();
+    Examples::new(Tensor::new(&[512, 784], pixels)?, (0..512).map(|i| i % 10).collect())
+}
+
+#[test]
+fn a_step_of_a_training_allocates_nothing() -> Result<()> {
+    let data = samples()?;
+    let teacher = perceptron()?.network()?;
+    type Training<'a> = (FineTuner<'a>, Distiller<'a>);
+    type How = for<'a> fn(Training<'a>) -> Training<'a>;
+    let with = |pipeline: Pipeline<'static>| -> Result<Model> { Ok(pipeline.run(perceptron()?)?.model) };
+    let mut cases: Vec<(&str, Model, How)> = vec![
+        ("dense", perceptron()?, |both| both),
+        ("pruned", with(Pipeline::new().prune(MagnitudePruner::sparsity(0.95)))?, |both| both),
+        (
+            "quantized",
+            with(Pipeline::new().quantize(AffineQuantizer::bits(8).activations(Activations::Int8)))?,
+            |(a, b)| (a.code_inputs().learn_step_sizes(), b.code_inputs().learn_step_sizes()),
+        ),
+        ("codebook", with(Pipeline::new().then(CodebookQuantizer::values(16)))?, |both| both),
+        ("moving", with(Pipeline::new().then(CodebookQuantizer::values(16)))?, |(a, b)| {
+            (a.move_codes_until(0.95), b.move_codes_until(0.95))
+        }),
+    ];
+    if cfg!(feature = "faer") {
+        cases.push(("factored", with(Pipeline::new().factorize(8))?, |both| both));
+    }
+    for (name, model, how) in cases {
+        let watches = [Watch::default(), Watch::default()];
+        let tuner = FineTuner::new(&data).batch_size(16);
+        let distiller = Distiller::new(&teacher, &data).batch_size(16).cache_logits();
+        let (tuner, distiller) = how((tuner, distiller));
+        alone(|| {
+            let student = || model.network()?.trainable(Optimizer::adam().into());
+            let tuner = tuner.after_step(|step, _| watches[0].look(step));
+            tuner.fit(&mut student()?, &mut |_, _| Ok(()))?;
+            let distiller = distiller.after_step(|step, _| watches[1].look(step));
+            distiller.fit(&mut student()?, &mut |_, _| Ok(()))?;
+            Ok(0)
+        })?;
+        assert_eq!(watches.map(|watch| watch.count()), [0, 0], "{name}: fine-tuned, distilled");
     }
     Ok(())
 }

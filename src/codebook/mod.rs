@@ -47,7 +47,8 @@ use serde::{Deserialize, Serialize};
 /// factors get a table each. Products run on floats, not on integers ([`Activations`]).
 ///
 /// Training ([`FineTuner`](crate::FineTuner)) moves the values of the table, each by the sum of the gradients of
-/// all entries that share it; codes stay as they are.
+/// all entries that share it; codes stay as they are, unless they
+/// [move](crate::FineTuner::move_codes_until) first.
 ///
 /// ```
 /// use bantam::{CodebookQuantizer, Tensor, WeightCompressor};

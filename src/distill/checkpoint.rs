@@ -2,10 +2,10 @@
 
 use super::early::Watch;
 use super::fit::{Epoch, Sums};
-use super::logits::alike;
+use super::witness::{Witnesses, alike};
 use super::{Settings, Student};
-use crate::format::{Array, AtomicFile, Container, Hash, bad};
-use crate::nn::{Batch, Input, Target, Trainable, unbox};
+use crate::format::{Array, AtomicFile, Container, bad};
+use crate::nn::{Dataset, Trainable, unbox};
 use crate::{Error, Float, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ const TEACHER: &str = "teacher";
 /// # Errors
 /// Of a training that resumes: [`Error::Format`] when the file is damaged, or that of another
 /// training; it names the first thing that differs (a setting, a weight, the data, the teacher) and what it is here and
-/// there. The settings must be the same, but for this one, and so must the model that the student was made of.
+/// there. Data and teacher are known by up to 64 samples, spread over the data. The settings must be the same, but for this one, and so must the model that the student was made of.
 /// [`Error::Data`] when the student is one that cannot be kept ([`Student::state`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -121,11 +121,11 @@ pub(super) struct Keeper<'c> {
 }
 
 impl<'c> Keeper<'c> {
-    /// `identity` says what the training is made of, `teacher` what the teacher says of the first samples.
+    /// `identity` says what the training is made of, `teacher` what the teacher says of a few samples.
     pub fn new<T: Float>(
         how: &'c Checkpoint,
         identity: BTreeMap<String, String>,
-        teacher: Option<&Tensor<T>>,
+        teacher: Option<Tensor<T>>,
     ) -> Result<Self> {
         // A folder that is not there is found now and not after the first epoch.
         AtomicFile::create(&how.path)?;
@@ -171,30 +171,35 @@ impl<'c> Keeper<'c> {
         Ok(())
     }
 
-    /// The state in the file, into all that learns, where there is a file to resume from.
+    /// What is in the file, where there is one to resume from: the state, and the student in bytes. The `learners` are
+    /// what they were then; the student is as it is until it is [`restored`](Self::restore).
     pub fn resume<T: Float>(
         &mut self,
-        student: &mut dyn Student<T>,
         learners: Vec<&mut Trainable<T>>,
         steps: usize,
-    ) -> Result<Option<State>> {
+    ) -> Result<Option<(State, Vec<u8>)>> {
         if !self.how.resume || !self.how.path.try_exists().map_err(|e| Error::io(&self.how.path, e))? {
             return Ok(None);
         }
-        let state = self.read(student, learners, steps).map_err(|error| match error {
-            Error::Format(format) => Error::Format(format.at(&self.how.path)),
-            other => other,
-        })?;
+        let kept = self.read(learners, steps).map_err(|error| self.named(error))?;
         self.written = true;
-        Ok(Some(state))
+        Ok(Some(kept))
     }
 
-    fn read<T: Float>(
-        &self,
-        student: &mut dyn Student<T>,
-        learners: Vec<&mut Trainable<T>>,
-        steps: usize,
-    ) -> Result<State> {
+    /// Makes the student what it was.
+    pub fn restore<T: Float>(&self, student: &mut dyn Student<T>, state: &[u8]) -> Result<()> {
+        student.set_state(state).map_err(|error| self.named(unbox(error)))
+    }
+
+    /// An error of the file, with its path.
+    fn named(&self, error: Error) -> Error {
+        match error {
+            Error::Format(format) => Error::Format(format.at(&self.how.path)),
+            other => other,
+        }
+    }
+
+    fn read<T: Float>(&self, learners: Vec<&mut Trainable<T>>, steps: usize) -> Result<(State, Vec<u8>)> {
         let mut file = Container::open(KIND, &self.how.path)?;
         self.compare::<T>(&file)?;
         let mut state: State =
@@ -209,9 +214,8 @@ impl<'c> Keeper<'c> {
             let name = projection(i);
             learner.set_state(take(&name).ok_or_else(|| missing(&name))?.bytes())?;
         }
-        let array = take(STUDENT).ok_or_else(|| missing(STUDENT))?;
-        student.set_state(array.bytes()).map_err(unbox)?;
-        Ok(state)
+        let student = take(STUDENT).ok_or_else(|| missing(STUDENT))?;
+        Ok((state, student.bytes().to_vec()))
     }
 
     /// Whether it is the same training.
@@ -249,36 +253,21 @@ pub(super) fn state_of<T: Float>(student: &mut dyn Student<T>) -> Result<Vec<u8>
     student.state().map_err(unbox)?.ok_or(NONE)
 }
 
-/// What a training is made of, besides the objective.
+/// What a training is made of, besides the objective. `train` are a few of its samples.
 pub(super) fn identity<T: Float>(
     settings: &Settings<'_, T>,
     student: &mut dyn Student<T>,
-    first: &Batch<T>,
+    train: &Witnesses<T>,
 ) -> Result<BTreeMap<String, String>> {
     let mut identity = settings.identity();
     identity.insert("type".to_owned(), T::DTYPE.name().to_owned());
-    identity.insert("data".to_owned(), format!("{} in the first batch", fingerprint(first).text()));
+    let data = |of: &Witnesses<T>| format!("{} in {} of its samples", of.all().text(), of.indices.len());
+    identity.insert("data".to_owned(), data(train));
+    let validation = settings.validation.map(|data: &dyn Dataset<T>| Witnesses::of(data)).transpose()?;
+    identity.extend(validation.map(|of| ("validation data".to_owned(), data(&of))));
     if let Some(trainable) = student.as_trainable() {
         identity.extend(trainable.identity()?);
         identity.insert("optimizer".to_owned(), format!("{:?}", trainable.optimizer()));
     }
     Ok(identity)
-}
-
-/// A hash of samples and of what is wanted for them.
-pub(super) fn fingerprint<T: Float>(batch: &Batch<T>) -> Hash {
-    let mut hash = Hash::new();
-    batch.input.shape().iter().for_each(|n| hash.add(&(*n as u64).to_le_bytes()));
-    match &batch.input {
-        Input::Values(x) => hash.numbers(x.as_slice()),
-        Input::Ids(x) => hash.numbers(x.as_slice()),
-    }
-    match &batch.target {
-        Target::Labels(labels) => {
-            hash.numbers(&labels.iter().map(|label| i64::from(*label)).collect::<Vec<_>>());
-        }
-        Target::Values(values) => hash.numbers(values.as_slice()),
-        Target::None => {}
-    }
-    hash
 }

@@ -4,7 +4,7 @@ use super::zoo::{self, images, quiet};
 use super::{Distiller, EarlyStop, Ensemble, FineTuner, Hint, Ramp, Student, Teacher};
 use crate::nn::{
     Augmented, Batch, Conv2d, Dataset, Examples, Graph, Input, Network, Optimizer, Outputs, Target,
-    Trainable, cross_entropy, kl_divergence,
+    Trainable, attention_transfer, cross_entropy, kl_divergence, mean_squared_error,
 };
 use crate::{BoxError, Error, Model, Pipeline, Result, Tensor};
 use std::ops::ControlFlow;
@@ -53,10 +53,7 @@ fn students_of_every_form_learn_from_a_teacher_on_augmented_images() {
             assert!(same || !old.form().pruned, "{name}");
         }
         let learned = new.accuracy(&held_out).unwrap();
-        // A few shared values and a single rank are not much to tell three classes by.
-        if !name.contains("codebook") && !name.contains("factor") {
-            assert!(learned > accuracy.max(0.6), "{name}: {accuracy} {learned} {training:?}");
-        }
+        assert!(learned > accuracy.max(0.6), "{name}: {accuracy} {learned} {training:?}");
         assert!(training.epochs[11].loss < training.epochs[0].loss, "{name}: {training:?}");
     }
 }
@@ -108,6 +105,14 @@ fn temperature_and_alpha_change_over_the_training() {
     assert!(distiller().alpha(Ramp::linear(0.0, 0.0)).fit(&mut Scalar(vec![]), &mut quiet).is_ok());
     assert!(distiller().alpha(Ramp::linear(0.0, 2.0)).validate().is_err());
     assert!(distiller().temperature(Ramp::linear(1.0, 0.0)).validate().is_err());
+    // At either end of the range, training goes on.
+    for temperature in [1e-3, 1e3] {
+        let distiller = Distiller::new(&teacher, &data).temperature(temperature);
+        assert!(distiller.fit(&mut Scalar(vec![]), &mut quiet).unwrap().epochs[0].loss.is_finite());
+    }
+    for temperature in [1e-300, 1e300, f64::NAN] {
+        assert!(distiller().temperature(temperature).validate().is_err());
+    }
 }
 
 /// Wider in every layer than the students, with the same planes.
@@ -125,25 +130,53 @@ fn wide() -> Network {
     Model::initialized(graph, shapes, 11).unwrap().network().unwrap()
 }
 
-/// The mean squared error between a layer of the student, best mapped linearly, and one of the teacher is what a
-/// hint brings down.
+/// On images that neither has seen, a layer comes closer to the teacher's with a hint than without.
 #[test]
 fn hints_bring_layers_together_in_students_of_every_form() {
-    let (teacher, data) = (wide(), images(48, 1));
+    let (teacher, data, held_out) = (teacher(), images(48, 1), images(30, 8));
+    let x = Input::Values(held_out.inputs().clone());
     for (name, form) in zoo::forms() {
-        for (hint, is_attention) in [
-            (Hint::features("fc1", "hidden"), false),
-            (Hint::features("conv", "big"), false),
-            (Hint::attention("conv", "2"), true),
-        ] {
+        let run = |hint: Option<Hint>| {
             let mut student = zoo::network(form, 0.0).trainable(Optimizer::adam().into()).unwrap();
-            let distiller = Distiller::new(&teacher, &data).alpha(0.0).epochs(30).batch_size(16).rate(0.01);
-            let strong = hint.clone().weight(if is_attention { 100.0 } else { 10.0 });
-            let hinted = distiller.hint(strong).fit(&mut student, &mut quiet).unwrap();
-            let (first, last) = (hinted.epochs[0].loss, hinted.epochs[29].loss);
-            assert!(last < 0.75 * first, "{name} {hint:?}: {first} {last}");
-            assert_eq!(student.network().unwrap().weight_names().count(), 9);
+            let distiller = Distiller::new(&teacher, &data).alpha(0.0).epochs(20).batch_size(16).rate(0.01);
+            let distiller = match hint {
+                Some(hint) => distiller.hint(hint),
+                None => distiller,
+            };
+            distiller.fit(&mut student, &mut quiet).unwrap();
+            student
+        };
+        let mut plain = run(None);
+        for (hint, layers, distance) in [
+            (Hint::features("fc1", "fc1").weight(10.0), ["fc1", "fc1"], mean_squared_error as Distance),
+            (Hint::attention("conv", "2").weight(100.0), ["conv", "2"], attention_transfer),
+        ] {
+            let [ours, theirs] = layers;
+            let wanted = teacher.outputs(&x, &[theirs]).unwrap().taps.remove(0);
+            let far = |student: &mut Trainable| {
+                distance(&student.outputs(&x, &[ours]).unwrap().taps[0], &wanted).unwrap().0
+            };
+            let mut hinted = run(Some(hint));
+            let (with, without) = (far(&mut hinted), far(&mut plain));
+            assert!(with < 0.7 * without, "{name} {layers:?}: {with} {without}");
+            assert_eq!(hinted.network().unwrap().weight_names().count(), 9);
         }
+    }
+}
+
+type Distance = fn(&Tensor<f32>, &Tensor<f32>) -> Result<(f64, Tensor<f32>)>;
+
+/// Through a projection, which learns with the student, for layers of other widths.
+#[test]
+fn hints_of_other_widths_are_followed() {
+    let (teacher, data) = (wide(), images(48, 1));
+    for hint in [Hint::features("fc1", "hidden"), Hint::features("conv", "big")] {
+        let mut student = zoo::network(|w| w, 0.0).trainable(Optimizer::adam().into()).unwrap();
+        let distiller = Distiller::new(&teacher, &data).alpha(0.0).epochs(30).batch_size(16).rate(0.01);
+        // The other term is next to nothing beside this one.
+        let hinted = distiller.hint(hint.clone().weight(1000.0)).fit(&mut student, &mut quiet).unwrap();
+        let (first, last) = (hinted.epochs[0].loss, hinted.epochs[29].loss);
+        assert!(last < 0.5 * first, "{hint:?}: {first} {last}");
     }
 }
 
@@ -177,6 +210,22 @@ fn hints_for_layers_that_do_not_exist_or_do_not_fit_are_found_before_any_trainin
     assert!(untouched(Hint::features("conv9", "big")).to_string().contains("`conv9`"));
     let error = untouched(Hint::features("conv", "big9")).to_string();
     assert!(error.contains("teacher") && error.contains("`big9`"), "{error}");
+    // Of several, the one that is wrong; the teacher's own error is the source.
+    let hinted = Distiller::new(&teacher, &data)
+        .hint(Hint::features("conv", "big"))
+        .hint(Hint::features("fc1", "hidden9"))
+        .hint(Hint::attention("conv", "big"));
+    let error = hinted.fit(&mut zoo::student(|w| w), &mut quiet).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("`hidden9`") && !text.contains("`big`"), "{text}");
+    let source = std::error::Error::source(&error).unwrap();
+    let of_the_network = source.downcast_ref::<Error>().unwrap().to_string();
+    assert_eq!(of_the_network, "the network has no layer `hidden9`");
+    // What is not the hint's fault is not laid to it.
+    let silent = |_: &Input<f32>| -> Result<Tensor<f32>, BoxError> { Err("out of order".into()) };
+    let hinted = Distiller::new(&silent, &data).hint(Hint::features("conv", "big"));
+    let error = hinted.fit(&mut zoo::student(|w| w), &mut quiet).unwrap_err().to_string();
+    assert!(!error.contains("asked for"), "{error}");
     assert!(matches!(untouched(Hint::features("conv", "hidden")), Error::Shape { .. }));
     assert!(matches!(untouched(Hint::attention("fc1", "hidden")), Error::Shape { .. }));
     assert!(
@@ -222,7 +271,8 @@ impl Dataset for Moody<'_> {
         10
     }
     fn batch(&self, indices: &[usize]) -> Result<Batch<f32>, BoxError> {
-        let epoch = self.asked.fetch_add(1, Ordering::Relaxed);
+        // The first batch is one before the training, to see that there are labels.
+        let epoch = self.asked.fetch_add(1, Ordering::Relaxed).saturating_sub(1);
         let right = (self.right[epoch % self.right.len()] * 10.0).round() as usize;
         let labels = indices.iter().map(|i| u32::from(*i >= right)).collect();
         Ok(Batch { input: self.data.batch(indices)?.input, target: Target::Labels(labels) })

@@ -25,7 +25,7 @@ use std::sync::Arc;
 /// | setting | default | range |
 /// | --- | --- | --- |
 /// | `alpha` | 0.1 | 0..=1; 0 needs no labels; may change, see [`Ramp`] |
-/// | `temperature` | 4 | above 0; higher shows more of how the teacher ranks wrong classes; may change |
+/// | `temperature` | 4 | 0.001..=1000; higher shows more of how the teacher ranks wrong classes; may change |
 /// | `hint` | none | layers that both networks have, see [`Hint`] |
 /// | `student` | the model that arrives | in a pipeline: another network to train in its place |
 /// | `cache_logits` | off | the teacher must give the same for a sample each time |
@@ -36,8 +36,14 @@ use std::sync::Arc;
 /// | `optimizer` | Adam | see [`Optimizer`] |
 /// | `schedule` | cosine down to 0 | see [`Schedule`] |
 /// | `seed` | 0 | any |
+/// | `prune` | off | see [`GradualPruner`](crate::GradualPruner) |
+/// | `learn_step_sizes` | off | see [`Trainable::learn_step_sizes`](crate::nn::Trainable::learn_step_sizes) |
+/// | `code_inputs` | off | see [`Trainable::code_inputs`](crate::nn::Trainable::code_inputs) |
+/// | `move_codes_until` | 0 | fraction of the training, 0..=1; see [`Trainable::move_codes`](crate::nn::Trainable::move_codes) |
+/// | `validate_on` | none | data with labels |
 /// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
 /// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
+/// | `after_step` | none | a hook, see [`TrainStep`] |
 ///
 /// ```no_run
 /// use bantam::distill::Distiller;
@@ -154,7 +160,7 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// The first setting that is not.
     pub fn validate(&self) -> Result<(), Invalid> {
         self.alpha.unless_in(0.0..=1.0, "alpha", "in 0..=1")?;
-        self.temperature.unless_in(f64::MIN_POSITIVE..f64::INFINITY, "temperature", "above 0")?;
+        self.temperature.unless_in(1e-3..=1e3, "temperature", "in 0.001..=1000")?;
         self.hints.iter().try_for_each(Hint::validate)?;
         self.settings.validate()
     }
@@ -166,20 +172,24 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// [`Error::Setting`](crate::Error::Setting) when a setting is out of its range;
     /// [`Error::Weight`](crate::Error::Weight) with [`Refusal::NothingToTrain`] when a
     /// [`Trainable`](crate::nn::Trainable) has no entry that is neither pruned nor frozen, and no running statistics;
-    /// [`Error::Data`](crate::Error::Data) when there are no samples, or no labels although alpha is not 0;
-    /// [`Error::Shape`](crate::Error::Shape) when dataset, teacher, student and hints do not fit;
+    /// [`Error::Data`](crate::Error::Data) when there are no samples or too many, no labels although alpha is not 0, or
+    /// no labels in the validation data;
+    /// [`Error::Shape`](crate::Error::Shape) when datasets, teacher, student and hints do not fit;
     /// [`Error::Other`](crate::Error::Other) when a hint names a layer that does not exist;
     /// [`Error::Label`](crate::Error::Label); [`Error::Diverged`](crate::Error::Diverged) when the loss is not a number
-    /// any more, and [`Error::Weight`](crate::Error::Weight) when a weight of a `Trainable` has become NaN or infinite
-    /// in the end; [`Error::Format`](crate::Error::Format) for files of cached logits and checkpoints; errors of the
-    /// dataset, the teacher, the student and the hook. What can be seen from the first batch is found before the student
-    /// has changed.
+    /// any more, or a weight of a `Trainable` or what goes into a layer with coded inputs is none;
+    /// [`Error::Format`](crate::Error::Format) for files of cached logits and checkpoints; errors of the
+    /// dataset, the teacher, the student and the hook. What can be seen from the settings and from the first batch of the
+    /// training and of the validation data is found before the student has changed, and so is an end that `progress`
+    /// calls for before the first step.
     pub fn fit(
         &self,
         student: &mut dyn Student<T>,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
         checked("distill", self.validate())?;
+        // Before the teacher is asked about all samples.
+        self.settings.check(student)?;
         let cache = self.cache.as_ref().filter(|_| self.hints.is_empty());
         let logits = cache.map(|cache| cache.get(self.teacher, &self.settings)).transpose()?;
         fit(&self.settings, &mut Lesson::new(self, logits), student, progress)

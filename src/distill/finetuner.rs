@@ -19,8 +19,14 @@ use std::sync::Arc;
 /// | `optimizer` | Adam | see [`Optimizer`] |
 /// | `schedule` | cosine down to 0 | see [`Schedule`] |
 /// | `seed` | 0 | any |
+/// | `prune` | off | see [`GradualPruner`](crate::GradualPruner) |
+/// | `learn_step_sizes` | off | see [`Trainable::learn_step_sizes`](crate::nn::Trainable::learn_step_sizes) |
+/// | `code_inputs` | off | see [`Trainable::code_inputs`](crate::nn::Trainable::code_inputs) |
+/// | `move_codes_until` | 0 | fraction of the training, 0..=1; see [`Trainable::move_codes`](crate::nn::Trainable::move_codes) |
+/// | `validate_on` | none | data with labels |
 /// | `stop_early` | off | see [`EarlyStop`](super::EarlyStop); needs `validate_on` |
 /// | `checkpoint` | off | see [`Checkpoint`](super::Checkpoint) |
+/// | `after_step` | none | a hook, see [`TrainStep`] |
 ///
 /// ```no_run
 /// use bantam::distill::FineTuner;

@@ -2,10 +2,11 @@
 
 use super::checkpoint::{self, Keeper, State};
 use super::objective::{Objective, Seen};
+use super::witness::Witnesses;
 use super::{Settings, Student};
-use crate::nn::{Batch, Input, Target, accuracy, in_dataset, unbox};
+use crate::nn::{Batch, Dataset, Outputs, Target, in_dataset, right, unbox};
 use crate::random::Random;
-use crate::{Error, Float, Invalid, Result, Tensor};
+use crate::{Error, Fault, Float, Invalid, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
@@ -50,7 +51,7 @@ pub struct TrainStep {
 }
 
 impl TrainStep {
-    /// Multiplies the scheduled rate of every step to come: 0.5 halves it. Calls add up.
+    /// Multiplies the scheduled rate of every step to come: 0.5 halves it, and a second call quarters it.
     pub fn scale_rate(&self, factor: f64) {
         self.factor.set(self.factor.get() * factor);
     }
@@ -63,33 +64,57 @@ pub(super) fn fit<T: Float>(
     student: &mut dyn Student<T>,
     progress: &mut dyn FnMut(usize, usize) -> Result<()>,
 ) -> Result<Training> {
+    let settings = &checked("prune", settings.in_fractions())?;
     let random = Random::new(settings.seed)?;
-    settings.begin(student)?;
     let n = settings.samples()?;
     let per_epoch = n.div_ceil(settings.batch_size);
     let steps = per_epoch.checked_mul(settings.epochs).ok_or(Error::Data("too many steps"))?;
+    let mut order: Vec<usize> = Vec::new();
+    order.try_reserve_exact(n).map_err(|_| Error::Data("too many samples for a list of them"))?;
+    order.extend(0..n);
 
     // Whatever does not fit is found before anything has changed.
-    let first: Vec<usize> = (0..settings.batch_size.min(n)).collect();
-    let batch = fetch(settings, &first)?;
+    settings.check(student)?;
+    let (first, mut batch) = (&order[..settings.batch_size.min(n)], Batch::default());
+    fetch(settings.train, first, &mut batch)?;
     let outputs = student.outputs(&batch.input, &objective.taps()).map_err(unbox)?;
-    let seen = Seen { indices: &first, batch: &batch, outputs: &outputs };
-    objective.prepare(&seen, student).map_err(|e| in_dataset(e, &first))?;
+    let seen = Seen { indices: first, batch: &batch, outputs: &outputs };
+    objective.prepare(&seen, student).map_err(|e| in_dataset(e, first))?;
+    settings.check_validation(student)?;
     if settings.stop_early.is_some() || settings.checkpoint.is_some() {
         checkpoint::state_of(student)?;
     }
     let mut state = State { factor: 1.0, ..State::default() };
-    let mut keeper = None;
+    let (mut keeper, mut kept) = (None, None);
     if let Some(how) = &settings.checkpoint {
-        let mut identity = checkpoint::identity(settings, student, &batch)?;
+        let witnesses = Witnesses::of(settings.train)?;
+        let mut identity = checkpoint::identity(settings, student, &witnesses)?;
         identity.extend(objective.identity());
-        let keeper = keeper.insert(Keeper::new(how, identity, objective.witness())?);
-        if let Some(kept) = keeper.resume(student, objective.learners(), steps)? {
-            state = kept;
+        let keeper = keeper.insert(Keeper::new(how, identity, objective.witness(&witnesses)?)?);
+        if let Some((then, student)) = keeper.resume(objective.learners(), steps)? {
+            (state, kept) = (then, Some(student));
         }
     }
-    drop((batch, outputs));
-    Run { settings, objective, student, per_epoch, steps, state, keeper }.run(random, progress)
+    progress(state.step, steps)?;
+    match (&keeper, kept) {
+        (Some(keeper), Some(kept)) => keeper.restore(student, &kept)?,
+        _ => settings.begin(student)?,
+    }
+    let mut run = Run {
+        settings,
+        objective,
+        student,
+        per_epoch,
+        steps,
+        state,
+        keeper,
+        last: (0, f64::NAN),
+        batch,
+        outputs,
+        gradients: Outputs::default(),
+    };
+    let done = run.all(order, random, progress);
+    done.map_err(|error| run.diverged(error))
 }
 
 /// A training that goes on.
@@ -101,18 +126,23 @@ struct Run<'r, 's, T: Float> {
     steps: usize,
     state: State,
     keeper: Option<Keeper<'r>>,
+    /// The step that was begun last, and the last loss.
+    last: (usize, f64),
+    /// Room that each step uses again.
+    batch: Batch<T>,
+    outputs: Outputs<T>,
+    gradients: Outputs<T>,
 }
 
 impl<T: Float> Run<'_, '_, T> {
-    fn run(
-        mut self,
+    fn all(
+        &mut self,
+        mut order: Vec<usize>,
         mut random: Random,
         progress: &mut dyn FnMut(usize, usize) -> Result<()>,
     ) -> Result<Training> {
-        let mut order: Vec<usize> = (0..self.settings.train.len()).collect();
         // The order of an epoch is made of that of the one before.
         (0..self.state.step.div_ceil(self.per_epoch)).for_each(|_| random.shuffle(&mut order));
-        progress(self.state.step, self.steps)?;
         while !self.state.done && self.state.step < self.steps {
             let place = self.state.step % self.per_epoch;
             if place == 0 {
@@ -129,30 +159,47 @@ impl<T: Float> Run<'_, '_, T> {
         if let Some(best) = &self.state.best {
             self.student.set_state(best).map_err(unbox)?;
         }
-        let best = self.state.best.and(self.state.watch.best).map(|(epoch, _)| epoch);
-        Ok(Training { epochs: self.state.epochs, best })
+        let best = self.state.best.as_ref().and(self.state.watch.best).map(|(epoch, _)| epoch);
+        Ok(Training { epochs: std::mem::take(&mut self.state.epochs), best })
+    }
+
+    /// An error of a number that is none any more, as one of the training, with its last checkpoint.
+    fn diverged(&self, error: Error) -> Error {
+        match error {
+            Error::Weight { fault: Fault::NotFinite { .. } | Fault::Input { .. }, .. } => {
+                self.divergence(Some(Box::new(error)))
+            }
+            other => other,
+        }
+    }
+
+    fn divergence(&self, source: Option<Box<Error>>) -> Error {
+        let ((step, loss), checkpoint) = (self.last, self.keeper.as_ref().and_then(Keeper::last));
+        Error::Diverged { epoch: step / self.per_epoch, step, loss, source, checkpoint }
     }
 
     fn step(&mut self, indices: &[usize]) -> Result<TrainStep> {
-        let Self { settings, objective, student, steps, state, .. } = self;
-        let (step, steps) = (state.step, *steps);
-        let epoch = step / self.per_epoch;
-        let batch = fetch(settings, indices)?;
-        let outputs = student.forward(&batch.input, &objective.taps()).map_err(unbox)?;
-        let seen = Seen { indices, batch: &batch, outputs: &outputs };
-        let (loss, gradients) = objective.loss((step, steps), &seen).map_err(|e| in_dataset(e, indices))?;
+        let (step, steps) = (self.state.step, self.steps);
+        self.last.0 = step;
+        let Self { settings, objective, student, batch, outputs, gradients, .. } = self;
+        fetch(settings.train, indices, batch)?;
+        student.forward_into(&batch.input, &objective.taps(), outputs).map_err(unbox)?;
+        let seen = Seen { indices, batch, outputs };
+        let loss = objective.loss((step, steps), &seen, gradients).map_err(|e| in_dataset(e, indices))?;
+        self.last.1 = loss;
         if !loss.is_finite() {
-            let checkpoint = self.keeper.as_ref().and_then(Keeper::last);
-            return Err(Error::Diverged { epoch, step, loss, checkpoint });
+            return Err(self.divergence(None));
         }
-        state.sums.add(loss, indices.len(), &batch.target, &outputs.logits);
-        student.backward(&gradients).map_err(unbox)?;
+        let Self { settings, objective, student, state, .. } = self;
+        state.sums.add(loss, indices.len(), &self.batch.target, &self.outputs.logits);
+        student.backward(&self.gradients).map_err(unbox)?;
         settings.before_step(step, steps, &mut **student)?;
         let rate = settings.rate * settings.schedule.factor(step, steps) * state.factor;
         student.step(rate).map_err(unbox)?;
         objective.learners().into_iter().try_for_each(|learner| learner.step(rate))?;
         state.step += 1;
-        Ok(TrainStep { epoch, step, steps, loss, rate, factor: Cell::new(state.factor) })
+        let (epoch, factor) = (step / self.per_epoch, Cell::new(state.factor));
+        Ok(TrainStep { epoch, step, steps, loss, rate, factor })
     }
 
     /// What follows a step: the hook, the end of an epoch, a checkpoint.
@@ -176,13 +223,7 @@ impl<T: Float> Run<'_, '_, T> {
 
     fn end_epoch(&mut self) -> Result<()> {
         let Self { settings, student, state, .. } = self;
-        let validation = match settings.validation {
-            Some(data) => {
-                let forward = &mut |input: &Input<T>| student.predict(input).map_err(unbox);
-                Some(accuracy(data, forward)?)
-            }
-            None => None,
-        };
+        let validation = settings.validate_on(&mut **student)?;
         let epoch = state.epochs.len();
         state.epochs.push(std::mem::take(&mut state.sums).epoch(validation));
         if let (Some(rule), Some(accuracy)) = (&settings.stop_early, validation)
@@ -200,14 +241,15 @@ impl<T: Float> Run<'_, '_, T> {
 }
 
 /// Settings are checked wherever a training starts, in a pipeline or not.
-pub(super) fn checked(step: &str, result: Result<(), Invalid>) -> Result<()> {
+pub(super) fn checked<X>(step: &str, result: Result<X, Invalid>) -> Result<X> {
     result.map_err(|invalid| Error::Setting { index: 0, step: step.to_owned(), invalid })
 }
 
-pub(super) fn fetch<T: Float>(settings: &Settings<'_, T>, indices: &[usize]) -> Result<Batch<T>> {
-    let batch = settings.train.batch(indices).map_err(unbox)?;
+/// Samples of a dataset in the place of others.
+pub(super) fn fetch<T: Float>(data: &dyn Dataset<T>, indices: &[usize], batch: &mut Batch<T>) -> Result<()> {
+    data.batch_into(indices, batch).map_err(unbox)?;
     if batch.input.samples() == indices.len() {
-        return Ok(batch);
+        return Ok(());
     }
     let mut expected = batch.input.shape().to_vec();
     if let Some(first) = expected.first_mut() {
@@ -229,9 +271,11 @@ impl Sums {
     fn add<T: Float>(&mut self, loss: f64, samples: usize, target: &Target<T>, logits: &Tensor<T>) {
         self.loss += loss * samples as f64;
         self.samples += samples;
-        if let (Target::Labels(labels), Ok(found)) = (target, crate::nn::classes(logits)) {
+        if let Target::Labels(labels) = target
+            && let Ok(right) = right(logits, labels)
+        {
             self.labelled += labels.len();
-            self.right += labels.iter().zip(&found).filter(|(a, b)| a == b).count();
+            self.right += right;
         }
     }
 

@@ -1,10 +1,10 @@
 //! What a teacher says of every sample, asked once.
 
-use super::checkpoint::fingerprint;
 use super::fit::fetch;
+use super::witness::{Witnesses, alike};
 use super::{Settings, Teacher};
 use crate::format::{Array, AtomicFile, Container, bad};
-use crate::nn::{Input, Target, unbox};
+use crate::nn::{Batch, Input, unbox};
 use crate::{Error, Float, Result, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -12,10 +12,6 @@ use std::sync::{Arc, OnceLock};
 const KIND: &str = "logits 1";
 const LOGITS: &str = "logits";
 const INPUTS: &str = "inputs";
-/// Samples by which a file is known to be of this teacher and these data.
-const WITNESSES: usize = 64;
-/// How much logits may differ that are the same but for rounding, as a part of the largest.
-const ROUNDING: f64 = 1e-3;
 
 /// Where answers are kept; clones share them.
 #[derive(Clone)]
@@ -50,22 +46,44 @@ pub(super) struct Logits<T> {
 }
 
 impl<T: Float> Logits<T> {
-    pub fn rows(&self, indices: &[usize]) -> Result<Tensor<T>> {
-        let rows = indices.iter().flat_map(|i| &self.values[i * self.classes..(i + 1) * self.classes]);
-        Tensor::new(&[indices.len(), self.classes], rows.copied().collect())
+    pub fn rows(&self, indices: &[usize]) -> Tensor<T> {
+        let mut out = Tensor::zeros(&[0]);
+        self.rows_into(indices, &mut out);
+        out
+    }
+
+    /// The same in the place of a tensor that may have that shape already.
+    pub fn rows_into(&self, indices: &[usize], out: &mut Tensor<T>) {
+        let shape = [indices.len(), self.classes];
+        if out.shape() != shape {
+            *out = Tensor::zeros(&shape);
+        }
+        for (to, i) in out.as_mut_slice().chunks_mut(self.classes).zip(indices) {
+            to.copy_from_slice(&self.values[i * self.classes..(i + 1) * self.classes]);
+        }
     }
 
     fn ask(teacher: &dyn Teacher<T>, settings: &Settings<'_, T>) -> Result<Self> {
-        let indices: Vec<usize> = (0..settings.samples()?).collect();
+        let n = settings.samples()?;
         let mut all = Self { classes: 0, values: Vec::new() };
-        for indices in indices.chunks(settings.batch_size) {
-            let logits = ask(teacher, &fetch(settings, indices)?.input)?;
+        let (mut indices, mut batch) = (Vec::new(), Batch::default());
+        for first in (0..n).step_by(settings.batch_size) {
+            indices.clear();
+            indices.extend(first..n.min(first.saturating_add(settings.batch_size)));
+            fetch(settings.train, &indices, &mut batch)?;
+            let logits = ask(teacher, &batch.input)?;
             let classes = logits.len() / indices.len();
-            if all.classes != 0 && all.classes != classes {
+            if first == 0 {
+                all.classes = classes;
+                let room = n.checked_mul(classes).map(|numbers| all.values.try_reserve_exact(numbers));
+                if !matches!(room, Some(Ok(()))) {
+                    return Err(Error::Data("too many samples to keep what the teacher says of each"));
+                }
+            }
+            if all.classes != classes {
                 let expected = [indices.len(), all.classes];
                 return Err(Error::shape("teacher's logits", &expected, logits.shape()));
             }
-            all.classes = classes;
             all.values.extend_from_slice(logits.as_slice());
         }
         Ok(all)
@@ -74,20 +92,18 @@ impl<T: Float> Logits<T> {
     /// Those in the file at `path`; where there is none, it is written.
     fn kept(path: &Path, teacher: &dyn Teacher<T>, settings: &Settings<'_, T>) -> Result<Self> {
         let n = settings.samples()?;
-        let witnesses = witnesses(n);
-        let mut samples = fetch(settings, &witnesses)?;
+        let witnesses = Witnesses::of(settings.train)?;
         // Labels may change: the teacher has not seen them.
-        samples.target = Target::None;
-        let inputs = fingerprint(&samples).text();
+        let inputs = witnesses.inputs().text();
         if path.try_exists().map_err(|e| Error::io(path, e))? {
             let check = || -> Result<Self> {
                 let logits = Self::read(path, n, &inputs)?;
-                let now = ask(teacher, &samples.input)?;
-                if now.shape() != [witnesses.len(), logits.classes] {
+                let now = ask(teacher, &witnesses.batch.input)?;
+                if now.shape() != [witnesses.indices.len(), logits.classes] {
                     let [there, here] = [logits.classes, now.shape()[1]];
                     return Err(bad(format!("logits of {there} classes; the teacher has {here}")));
                 }
-                if !alike(logits.rows(&witnesses)?.as_slice(), now.as_slice()) {
+                if !alike(logits.rows(&witnesses.indices).as_slice(), now.as_slice()) {
                     return Err(bad("logits of another teacher: this one says something else"));
                 }
                 Ok(logits)
@@ -120,20 +136,6 @@ impl<T: Float> Logits<T> {
         }
         Ok(Self { classes, values })
     }
-}
-
-/// Indices spread over `n` samples, the first and the last among them.
-fn witnesses(n: usize) -> Vec<usize> {
-    let m = n.min(WITNESSES);
-    (0..m).map(|i| (i as u128 * (n as u128 - 1) / (m as u128 - 1).max(1)) as usize).collect()
-}
-
-/// Whether logits are those of the same teacher: alike but for rounding, which another processor does in another way.
-pub(super) fn alike<T: Float>(a: &[T], b: &[T]) -> bool {
-    let finite = a.iter().map(|x| x.widen().abs()).filter(|x| x.is_finite());
-    let bound = ROUNDING * finite.fold(0.0, f64::max);
-    let same = |a: T, b: T| a == b || (a.is_nan() && b.is_nan()) || (a.widen() - b.widen()).abs() <= bound;
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(*a, *b))
 }
 
 /// What the teacher says of a batch.

@@ -17,6 +17,8 @@ mod logits;
 mod objective;
 mod ramp;
 #[cfg(all(test, feature = "train", feature = "files"))]
+mod refusal_tests;
+#[cfg(all(test, feature = "train", feature = "files"))]
 mod resume_tests;
 mod settings;
 mod step;
@@ -24,6 +26,7 @@ mod student;
 mod teacher;
 #[cfg(all(test, feature = "train"))]
 mod tests;
+mod witness;
 #[cfg(all(test, feature = "train"))]
 mod zoo;
 

@@ -1,7 +1,8 @@
 //! What a training minimizes.
 
 use super::Student;
-use crate::nn::{Batch, Outputs, Target, Trainable, cross_entropy, mean_squared_error};
+use super::witness::Witnesses;
+use crate::nn::{Batch, Outputs, Target, Trainable, cross_entropy_into, mean_squared_error_into};
 use crate::{Error, Float, Result, Tensor};
 use std::collections::BTreeMap;
 
@@ -23,8 +24,9 @@ pub(super) trait Objective<T: Float> {
     /// Finds what does not fit by the first batch; nothing has changed yet.
     fn prepare(&mut self, first: &Seen<'_, T>, student: &mut dyn Student<T>) -> Result<()>;
 
-    /// The loss of a batch at a step of so many, and its gradient with respect to what the student gave.
-    fn loss(&mut self, at: (usize, usize), seen: &Seen<'_, T>) -> Result<(f64, Outputs<T>)>;
+    /// The loss of a batch at a step of so many. Its gradient with respect to what the student gave goes into
+    /// `gradients`, which has been used before.
+    fn loss(&mut self, at: (usize, usize), seen: &Seen<'_, T>, gradients: &mut Outputs<T>) -> Result<f64>;
 
     /// What learns with the student.
     fn learners(&mut self) -> Vec<&mut Trainable<T>> {
@@ -34,9 +36,9 @@ pub(super) trait Objective<T: Float> {
     /// What tells it from another, by name.
     fn identity(&self) -> BTreeMap<String, String>;
 
-    /// What a teacher says of the first samples.
-    fn witness(&self) -> Option<&Tensor<T>> {
-        None
+    /// What a teacher says of a few samples.
+    fn witness(&self, _of: &Witnesses<T>) -> Result<Option<Tensor<T>>> {
+        Ok(None)
     }
 }
 
@@ -45,17 +47,16 @@ pub(super) struct Targets;
 
 impl<T: Float> Objective<T> for Targets {
     fn prepare(&mut self, first: &Seen<'_, T>, _: &mut dyn Student<T>) -> Result<()> {
-        self.loss((0, 1), first).map(drop)
+        self.loss((0, 1), first, &mut Outputs::default()).map(drop)
     }
 
-    fn loss(&mut self, _: (usize, usize), seen: &Seen<'_, T>) -> Result<(f64, Outputs<T>)> {
+    fn loss(&mut self, _: (usize, usize), seen: &Seen<'_, T>, gradients: &mut Outputs<T>) -> Result<f64> {
         let logits = &seen.outputs.logits;
-        let (loss, logits) = match &seen.batch.target {
-            Target::Labels(labels) => cross_entropy(logits, labels)?,
-            Target::Values(values) => mean_squared_error(logits, values)?,
-            Target::None => return Err(Error::Data("fine-tuning needs labels or values")),
-        };
-        Ok((loss, Outputs { logits, taps: Vec::new() }))
+        match &seen.batch.target {
+            Target::Labels(labels) => cross_entropy_into(logits, labels, &mut gradients.logits),
+            Target::Values(values) => mean_squared_error_into(logits, values, &mut gradients.logits),
+            Target::None => Err(Error::Data("fine-tuning needs labels or values")),
+        }
     }
 
     fn identity(&self) -> BTreeMap<String, String> {

@@ -2,7 +2,7 @@
 
 use super::zoo::{self, images, quiet};
 use super::{Checkpoint, Distiller, EarlyStop, FineTuner, Hint, Ramp, Student, Training};
-use crate::nn::{Augmented, Examples, Input, Network, Optimizer, Outputs, Schedule, Trainable};
+use crate::nn::{Augmented, Dataset, Examples, Input, Network, Optimizer, Outputs, Schedule, Trainable};
 use crate::{BoxError, Error, GradualPruner, MagnitudePruner, Model, Pipeline, Result, Saliency, Tensor};
 use proptest::prelude::*;
 use std::ops::ControlFlow;
@@ -117,6 +117,8 @@ proptest! {
         sgd in any::<bool>(),
     ) {
         kills.sort_unstable();
+        // What is coded does not come back: that is for the first three forms.
+        let form = if HOWS[how] == "regrown" { form % 3 } else { form };
         let optimizer =
             if sgd { Optimizer::sgd().momentum(0.9).into() } else { Optimizer::adam_w().into() };
         Case::new(form, HOWS[how], optimizer).survives(&kills, every);
@@ -167,14 +169,15 @@ fn projections_are_taken_up_again() {
     assert!(fit(at(), 99).unwrap() == whole);
 }
 
-fn tuner(data: &Examples, path: PathBuf) -> FineTuner<'_> {
-    FineTuner::new(data).epochs(2).batch_size(8).checkpoint(Checkpoint::at(path).resume())
+fn tuner(data: &dyn Dataset, path: PathBuf) -> FineTuner<'_> {
+    FineTuner::new(data).epochs(2).batch_size(8).seed(5).checkpoint(Checkpoint::at(path).resume())
 }
 
 fn fails(tuner: &FineTuner<'_>, student: &mut dyn Student) -> String {
+    let before = student.state().unwrap();
     let error = tuner.fit(student, &mut quiet).unwrap_err();
     assert!(matches!(error, Error::Format(_)), "{error}");
-    assert!(student.as_trainable().unwrap().weights().unwrap().is_empty(), "it has changed");
+    assert!(student.state().unwrap() == before, "it has changed");
     error.to_string()
 }
 
@@ -221,6 +224,33 @@ fn a_checkpoint_of_another_training_is_an_error_that_names_what_differs() {
     teach(&zoo::network(|w| w, 0.0)).unwrap();
     let error = teach(&zoo::network(zoo::forms()[2].1, 0.0)).unwrap_err().to_string();
     assert!(error.contains("the teacher says something else"), "{error}");
+}
+
+/// The first batch is the same in all of these.
+#[test]
+fn data_are_known_by_samples_from_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    let (data, held_out) = (images(20, 1), images(20, 2));
+    let twist = |degrees, seed| Augmented::new(images(20, 1), 3).rotate(degrees).seed(seed);
+    let mut labels = data.labels().unwrap().to_vec();
+    labels[19] = 0;
+    let last = Examples::new(data.inputs().clone(), labels).unwrap();
+    let (as_before, other, again) = (twist(20.0, 0), twist(25.0, 0), twist(20.0, 1));
+    let validated = |on| tuner(&data, path.clone()).validate_on(on);
+    for (then, now, name) in [
+        (tuner(&data, path.clone()), tuner(&last, path.clone()), "`data`"),
+        (tuner(&as_before, path.clone()), tuner(&other, path.clone()), "`data`"),
+        (tuner(&as_before, path.clone()), tuner(&again, path.clone()), "`data`"),
+        (validated(&data), validated(&last), "`validation data`"),
+        (validated(&data), validated(&held_out), "`validation data`"),
+    ] {
+        let _ = std::fs::remove_file(&path);
+        then.fit(&mut zoo::student(|w| w), &mut quiet).unwrap();
+        let error = fails(&now, &mut zoo::student(|w| w));
+        assert!(error.contains(name), "{error}");
+        then.fit(&mut zoo::student(|w| w), &mut quiet).unwrap();
+    }
 }
 
 #[test]
@@ -303,7 +333,7 @@ fn after_a_training_that_diverged_the_last_good_checkpoint_is_there() {
     };
     // Before anything was written, there is none to name.
     let error = fit(0, Some(2));
-    assert!(matches!(error, Error::Diverged { checkpoint: None, .. } | Error::Weight { .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { checkpoint: None, .. }), "{error}");
     assert!(!path.exists());
     let error = fit(6, None);
     let Error::Diverged { epoch: 2, step: 7, checkpoint: Some(kept), .. } = &error else { panic!("{error}") };
@@ -311,8 +341,17 @@ fn after_a_training_that_diverged_the_last_good_checkpoint_is_there() {
     assert!(error.to_string().ends_with(&format!("the last good checkpoint is {}", path.display())));
     // A bad weight is not written over a good one.
     let good = std::fs::read(&path).unwrap();
-    assert!(matches!(fit(6, Some(7)), Error::Weight { .. }));
+    let error = fit(6, Some(7));
+    assert!(matches!(error, Error::Diverged { epoch: 2, step: 6, checkpoint: None, .. }), "{error}");
     assert!(std::fs::read(&path).unwrap() == good);
+    // The weight is named, and so is the checkpoint, whoever finds it: the next checkpoint, or the end.
+    for (at, every, step) in [(8, Some(3), 8), (11, Some(9), 11), (11, None, 11)] {
+        let error = fit(at, every);
+        let text = error.to_string();
+        assert!(text.contains("`fc2.bias`") && text.ends_with(&path.display().to_string()), "{text}");
+        assert!(matches!(error, Error::Diverged { step: s, source: Some(_), .. } if s == step), "{text}");
+    }
+    fit(6, None);
     // It goes on from there: nobody spoils the weights this time.
     let tuner = FineTuner::new(&data).epochs(4).batch_size(8).checkpoint(Checkpoint::at(&path).resume());
     let training = tuner.fit(&mut zoo::student(|w| w), &mut quiet).unwrap();

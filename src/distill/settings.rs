@@ -1,7 +1,7 @@
 //! What both kinds of training share.
 
 use super::{Checkpoint, EarlyStop, Student, TrainStep};
-use crate::nn::{Dataset, Optimizer, Schedule};
+use crate::nn::{Dataset, EVALUATION_BATCH, LeafParam, Optimizer, Schedule, accuracy, unbox};
 use crate::{BoxError, Error, Fault, Float, GradualPruner, Invalid, Refusal, Result};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +60,7 @@ impl<'a, T: Float> Settings<'a, T> {
         Invalid::unless_in(1.0.., "batch_size", self.batch_size as f64, "at least 1")?;
         Invalid::unless_in(f64::MIN_POSITIVE..f64::INFINITY, "rate", self.rate, "above 0")?;
         Invalid::unless_in(0.0..=1.0, "move_codes_until", self.moving, "in 0..=1")?;
-        self.pruning.as_ref().map_or(Ok(()), GradualPruner::validate)?;
+        self.pruning.as_ref().map_or(Ok(()), |pruner| pruner.over(self.epochs)?.validate())?;
         if let Some(rule) = &self.stop_early {
             rule.validate()?;
             if self.validation.is_none() {
@@ -74,6 +74,12 @@ impl<'a, T: Float> Settings<'a, T> {
         self.schedule.validate()
     }
 
+    /// The same with all that happens at some time in fractions of the training.
+    pub fn in_fractions(&self) -> Result<Self, Invalid> {
+        let pruning = self.pruning.as_ref().map(|pruner| pruner.over(self.epochs)).transpose()?;
+        Ok(Self { pruning, ..self.clone() })
+    }
+
     /// How many samples there are: at least one.
     pub fn samples(&self) -> Result<usize> {
         match self.train.len() {
@@ -82,8 +88,8 @@ impl<'a, T: Float> Settings<'a, T> {
         }
     }
 
-    /// Makes the student ready for a training, if it can be trained so.
-    pub fn begin(&self, student: &mut dyn Student<T>) -> Result<()> {
+    /// Whether the student can be trained so. It stays as it is.
+    pub fn check(&self, student: &mut dyn Student<T>) -> Result<()> {
         let Some(trainable) = student.as_trainable() else {
             let inside = self.pruning.is_some() || self.learn_steps || self.code_inputs || self.moving > 0.0;
             let why = "only a `Trainable` can be pruned, or learn step sizes and codes";
@@ -93,16 +99,49 @@ impl<'a, T: Float> Settings<'a, T> {
             let why = "every entry of every weight is pruned or frozen";
             return Err(Error::weight("*", Fault::Refused(Refusal::NothingToTrain(why))));
         }
-        trainable.seed(self.seed)?;
         self.pruning.as_ref().map_or(Ok(()), |pruner| pruner.check(trainable))?;
-        if self.code_inputs && trainable.code_inputs("*") == 0 {
+        if self.code_inputs && !trainable.may_code_inputs() {
             return Err(Error::Data("there are no inputs to code: no weight says that its inputs are"));
         }
-        if self.learn_steps && trainable.learn_step_sizes("*") == 0 {
+        if self.learn_steps && !trainable.any_leaf(LeafParam::has_steps) {
             return Err(Error::Data("there are no step sizes to learn: no weight is quantized"));
         }
-        if self.moving > 0.0 && trainable.move_codes("*") == 0 {
+        if self.moving > 0.0 && !trainable.any_leaf(LeafParam::has_table) {
             return Err(Error::Data("there are no codes to move: no weight has a codebook"));
+        }
+        Ok(())
+    }
+
+    /// Whether the student can be measured on the validation data, by the first of them.
+    pub fn check_validation(&self, student: &mut dyn Student<T>) -> Result<()> {
+        let Some(data) = self.validation else { return Ok(()) };
+        if data.is_empty() {
+            return Err(Error::Data("there is nothing to validate on: it has no samples"));
+        }
+        self.accuracy(data, EVALUATION_BATCH, student).map(drop)
+    }
+
+    /// The accuracy on the validation data, where there are some.
+    pub fn validate_on(&self, student: &mut dyn Student<T>) -> Result<Option<f64>> {
+        self.validation.map(|data| self.accuracy(data, usize::MAX, student)).transpose()
+    }
+
+    fn accuracy(&self, data: &dyn Dataset<T>, most: usize, student: &mut dyn Student<T>) -> Result<f64> {
+        accuracy(data, most, &mut |input| student.predict(input).map_err(unbox))
+    }
+
+    /// Makes a student that has been [checked](Self::check) ready for its first step.
+    pub fn begin(&self, student: &mut dyn Student<T>) -> Result<()> {
+        let Some(trainable) = student.as_trainable() else { return Ok(()) };
+        trainable.seed(self.seed)?;
+        if self.code_inputs {
+            trainable.code_inputs("*");
+        }
+        if self.learn_steps {
+            trainable.learn_step_sizes("*");
+        }
+        if self.moving > 0.0 {
+            trainable.move_codes("*");
         }
         Ok(())
     }

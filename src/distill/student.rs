@@ -52,6 +52,20 @@ pub trait Student<T: Float = f32>: Send {
     /// Whatever can go wrong; it ends the training.
     fn forward(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>, BoxError>;
 
+    /// The same in the place of outputs that have been used, whose room may be used again. Training calls this one.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn forward_into(
+        &mut self,
+        input: &Input<T>,
+        taps: &[&str],
+        outputs: &mut Outputs<T>,
+    ) -> Result<(), BoxError> {
+        *outputs = self.forward(input, taps)?;
+        Ok(())
+    }
+
     /// Takes the gradient of the loss with respect to what [`forward`](Self::forward) returned last. `taps`
     /// is empty where the loss depends on the logits alone.
     ///
@@ -113,6 +127,15 @@ pub trait Student<T: Float = f32>: Send {
 impl<T: Float> Student<T> for Trainable<T> {
     fn forward(&mut self, input: &Input<T>, taps: &[&str]) -> Result<Outputs<T>, BoxError> {
         Ok(Self::forward(self, input, taps)?)
+    }
+
+    fn forward_into(
+        &mut self,
+        input: &Input<T>,
+        taps: &[&str],
+        outputs: &mut Outputs<T>,
+    ) -> Result<(), BoxError> {
+        Ok(Self::forward_into(self, input, taps, outputs)?)
     }
 
     fn backward(&mut self, gradients: &Outputs<T>) -> Result<(), BoxError> {

@@ -249,7 +249,10 @@ fn a_last_step_that_explodes_is_an_error() {
     let mut learner = net(&[2, 16, 3], 1).trainable(Optimizer::sgd().into()).unwrap();
     let tuner = FineTuner::new(&train).rate(1e308).schedule(Schedule::Constant);
     let error = tuner.fit(&mut learner, &mut quiet).unwrap_err();
-    assert!(matches!(error, Error::Weight { fault: Fault::NotFinite { .. }, .. }), "{error}");
+    let Error::Diverged { epoch: 0, step: 0, source: Some(source), checkpoint: None, .. } = error else {
+        panic!("{error}")
+    };
+    assert!(matches!(*source, Error::Weight { fault: Fault::NotFinite { .. }, .. }), "{source}");
 }
 
 #[test]

@@ -70,18 +70,18 @@ pub(super) fn forms() -> Vec<(&'static str, Form)> {
             let how = Activations::Int8Static { low: -1.0, high: 3.0 };
             AffineQuantizer::bits(8).apply(weight).unwrap().with_activations(how)
         }),
-        ("codebook", |weight| CodebookQuantizer::values(5).apply(weight).unwrap()),
-        ("masked codebook", |weight| CodebookQuantizer::values(4).apply(masked(weight, 0.7)).unwrap()),
+        ("codebook", |weight| CodebookQuantizer::values(16).apply(weight).unwrap()),
+        ("masked codebook", |weight| CodebookQuantizer::values(16).apply(masked(weight, 0.7)).unwrap()),
     ];
     #[cfg(feature = "faer")]
     {
         use crate::LowRankFactorizer;
-        forms.push(("factored", |weight| LowRankFactorizer::rank(1).apply(weight).unwrap()));
+        forms.push(("factored", |weight| LowRankFactorizer::rank(2).apply(weight).unwrap()));
         forms.push(("residual", |weight| {
-            LowRankFactorizer::rank(1).residual(AffineQuantizer::bits(4)).apply(weight).unwrap()
+            LowRankFactorizer::rank(2).residual(AffineQuantizer::bits(4)).apply(weight).unwrap()
         }));
         forms.push(("quantized factors", |weight| {
-            let factors = LowRankFactorizer::rank(1).apply(weight).unwrap();
+            let factors = LowRankFactorizer::rank(2).apply(weight).unwrap();
             AffineQuantizer::bits(6).apply(factors).unwrap()
         }));
     }

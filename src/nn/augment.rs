@@ -106,7 +106,8 @@ impl<D> Augmented<D> {
         self
     }
 
-    fn check(&self) -> Result<(), Invalid> {
+    fn check<T: Float>(&self) -> Result<(), Invalid> {
+        let largest = T::max_value().widen();
         let most = 0.0..f64::INFINITY;
         Invalid::unless_in(1.0.., "copies", self.copies as f64, "at least 1")?;
         Invalid::unless_in(most.clone(), "shift", self.shift, "at least 0")?;
@@ -114,7 +115,8 @@ impl<D> Augmented<D> {
         Invalid::unless_in(0.0..1.0, "scale", self.scale, "in 0..1")?;
         Invalid::unless_in(most.clone(), "shear", self.shear, "at least 0")?;
         Invalid::unless_in(most, "elastic", self.elastic[0], "at least 0")?;
-        Invalid::unless_in(f64::MIN_POSITIVE..=64.0, "smoothness", self.elastic[1], "above 0, at most 64")
+        Invalid::unless_in(f64::MIN_POSITIVE..=64.0, "smoothness", self.elastic[1], "above 0, at most 64")?;
+        Invalid::unless_in(-largest..=largest, "background", self.background, "a finite number")
     }
 
     /// How copy number `index` differs from its image of this size.
@@ -226,7 +228,11 @@ impl<T: Float, D: Dataset<T>> Dataset<T> for Augmented<D> {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch<T>, BoxError> {
-        self.check().map_err(|invalid| Error::Setting { index: 0, step: "augment".to_owned(), invalid })?;
+        self.check::<T>().map_err(|invalid| Error::Setting {
+            index: 0,
+            step: "augment".to_owned(),
+            invalid,
+        })?;
         let n = self.data.len().max(1);
         let samples: Vec<usize> = indices.iter().map(|i| i % n).collect();
         let mut batch = self.data.batch(&samples)?;
@@ -333,8 +339,57 @@ mod tests {
         }
         let flat = Examples::new(Tensor::<f64>::zeros(&[2, 3]), vec![0, 1]).unwrap();
         assert!(Augmented::new(&flat, 2).batch(&[1]).is_err());
+        for background in [f64::NAN, f64::INFINITY] {
+            assert!(Dataset::<f64>::batch(&Augmented::new(&plain, 2).background(background), &[0]).is_err());
+        }
+        // A number of its type, not only of ours.
+        let single = Examples::new(Tensor::<f32>::zeros(&[1, 3, 3]), vec![0]).unwrap();
+        assert!(Dataset::<f32>::batch(&Augmented::new(&single, 2).background(1e300), &[1]).is_err());
         // Far away is background.
-        let far = Augmented::new(&plain, 2).shift(1e300).background(0.5);
-        assert!(values(&far, &[3]).iter().all(|x| *x == 0.5 || (0.0..=1.0).contains(x)));
+        let far = Augmented::new(&plain, 2).shift(1e300).background(7.0);
+        assert!(values(&far, &[3]).iter().all(|x| *x == 7.0));
+    }
+
+    /// Against the sum over all pairs of pixels.
+    #[test]
+    fn noise_is_blurred_by_a_bell_and_stretched() {
+        for ([h, w], most, width) in [([5, 7], 2.0_f64, 1.3_f64), ([1, 9], 0.5, 2.0), ([6, 4], 3.0, 0.4)] {
+            let noise: Vec<f64> = (0..h * w).map(|i| (i as f64 * 1.7).sin()).collect();
+            let bell = |a: usize, b: usize| {
+                let d: f64 = a.abs_diff(b) as f64;
+                if d > (3.0 * width).ceil() { 0.0 } else { (-0.5 * d * d / (width * width)).exp() }
+            };
+            let sums = (0..h * w).map(|i| -> f64 {
+                (0..h * w).map(|j| bell(i / w, j / w) * bell(i % w, j % w) * noise[j]).sum()
+            });
+            let sums: Vec<f64> = sums.collect();
+            let largest = sums.iter().fold(0.0_f64, |a, x| a.max(x.abs()));
+            let got = smooth(noise, [h, w], most, width);
+            for (got, sum) in got.iter().zip(&sums) {
+                assert!((got - sum * most / largest).abs() < 1e-12 * most, "{got} {sum}");
+            }
+        }
+        assert_eq!(smooth(vec![0.0; 6], [2, 3], 1.0, 2.0), [0.0; 6]);
+    }
+
+    #[test]
+    fn pixels_come_from_where_the_bending_says() {
+        let image: Vec<f64> = (1..=12).map(f64::from).collect();
+        let identity = [[1.0, 0.0], [0.0, 1.0]];
+        let mut out = vec![0.0; 12];
+        // One down, and for a single pixel one and a half to the right.
+        let mut right = vec![0.0; 12];
+        right[5] = 1.5;
+        let bend = Some([vec![1.0; 12], right]);
+        Change { matrix: identity, offset: [0.0; 2], bend }.apply(&image, [3, 4], 0.5, &mut out);
+        assert_eq!(out, [5.0, 6.0, 7.0, 8.0, 9.0, 11.5, 11.0, 12.0, 0.5, 0.5, 0.5, 0.5]);
+        // As far as is asked for, in both directions, and alike nearby.
+        let data = images(1);
+        let change = Augmented::new(&data, 2).elastic(1.5, 3.0).draw(1, [9, 11]).unwrap();
+        for bend in change.bend.unwrap() {
+            let most = bend.iter().fold(0.0_f64, |a, x| a.max(x.abs()));
+            assert!((most - 1.5).abs() < 1e-12);
+            assert!(bend.windows(2).enumerate().all(|(i, b)| i % 11 == 10 || (b[0] - b[1]).abs() < 0.75));
+        }
     }
 }

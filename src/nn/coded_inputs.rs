@@ -3,8 +3,10 @@
 //! clips. The scale of a fixed range can be learned with the step sizes of weights (arXiv 1902.08153, see
 //! [`super::step_size`]); its zero point stays.
 
-use super::optimizer::{Optimizer, State};
+use super::optimizer::Optimizer;
+use super::param::Param;
 use super::plan::Work;
+use super::step_size::Scales;
 use super::trainable::Trainable;
 use super::training::Run;
 use crate::format::Store;
@@ -16,17 +18,16 @@ use wildmatch::WildMatch;
 #[derive(Clone, Debug)]
 pub(super) struct CodedInputs<T> {
     how: Activations,
-    /// Of a fixed range that is learned: its scale, what the optimizer knows of it, and its gradient since the last
-    /// step.
-    scale: Option<(T, State<T>)>,
+    /// Of a fixed range that is learned: its scale, and the gradient of that since the last step.
+    scale: Option<Scales<T>>,
     gradient: f64,
-    /// Values that the gradient is a sum over.
-    summed: usize,
+    /// Values of a sample. The paper scales the gradient by these alone: a loss is a mean over the samples already.
+    features: usize,
 }
 
 impl<T: Float> CodedInputs<T> {
     pub fn new(how: Activations) -> Self {
-        Self { how, scale: None, gradient: 0.0, summed: 0 }
+        Self { how, scale: None, gradient: 0.0, features: 0 }
     }
 
     /// Writes or reads a fixed range and what the optimizer remembers of its scale, where that is learned.
@@ -39,12 +40,10 @@ impl<T: Float> CodedInputs<T> {
         let Activations::Int8Static { low, high } = &mut self.how else {
             return Err(store.fault("learns", "the inputs have no fixed range"));
         };
-        let (scale, state) = self.scale.get_or_insert_with(|| (T::one(), State::default()));
-        let (mut ends, mut scales) = (vec![*low, *high], vec![*scale]);
+        let mut ends = vec![*low, *high];
         store.numbers("range", &mut ends, &[2])?;
-        store.numbers("scale", &mut scales, &[1])?;
-        state.visit(store, 1)?;
-        (*low, *high, *scale) = (ends[0], ends[1], scales[0]);
+        self.scale.get_or_insert_with(|| Scales::new(vec![T::one()])).visit("scale", store, 1)?;
+        (*low, *high) = (ends[0], ends[1]);
         if !self.how.is_sane() {
             return Err(store.fault("range", "it is not a range of numbers"));
         }
@@ -61,7 +60,7 @@ impl<T: Float> CodedInputs<T> {
     /// Learns the scale of a fixed range from now on. Gives whether there is one.
     pub fn learn(&mut self) -> bool {
         let Some(grid) = self.fixed() else { return false };
-        self.scale.get_or_insert_with(|| (grid.scale, State::default()));
+        self.scale.get_or_insert_with(|| Scales::new(vec![grid.scale]));
         true
     }
 
@@ -84,8 +83,8 @@ impl<T: Float> CodedInputs<T> {
         Ok(())
     }
 
-    /// Takes the gradient from inputs that were clipped, and notes that of the scale.
-    fn backward(&mut self, x: &[T], dx: &mut [T]) {
+    /// Takes the gradient from inputs that were clipped, and notes that of the scale. A sample has `size` values.
+    fn backward(&mut self, x: &[T], size: usize, dx: &mut [T]) {
         let Some(grid) = self.fixed() else { return };
         let mut sum = 0.0;
         for (x, dx) in x.iter().zip(dx) {
@@ -96,16 +95,17 @@ impl<T: Float> CodedInputs<T> {
             }
         }
         self.gradient += sum;
-        self.summed += x.len();
+        self.features = size;
     }
 
     /// One step of the scale, which stays a positive number.
     pub fn step(&mut self, optimizer: &Optimizer, rate: f64) {
-        let (Some(grid), Some((scale, state))) = (self.fixed(), &mut self.scale) else { return };
-        let share = (self.summed as f64 * f64::from(grid.reach())).sqrt();
+        let (Some(grid), Some(scales)) = (self.fixed(), &mut self.scale) else { return };
+        let share = (self.features as f64 * f64::from(grid.reach())).sqrt();
         let gradient = if share > 0.0 { self.gradient / share } else { 0.0 };
-        optimizer.update(rate, std::slice::from_mut(scale), &[T::narrow(gradient)], state);
-        (self.gradient, self.summed) = (0.0, 0);
+        scales.step(optimizer, rate, std::iter::once(gradient));
+        self.gradient = 0.0;
+        let [scale] = scales.values() else { return };
         let zero = f64::from(grid.zero);
         let range = |scale: f64| Activations::Int8Static { low: -zero * scale, high: (255.0 - zero) * scale };
         let learned = range(scale.widen());
@@ -142,16 +142,18 @@ impl<T: Float> Run<'_, T> {
         Ok(Some(coded))
     }
 
-    /// [`backward`](Self::backward) of a layer with coded inputs: the gradient of these first.
+    /// [`backward`](Self::backward) of a layer with coded inputs, as [`coded`](Self::coded) says: the gradient of these
+    /// first.
     pub(super) fn backward_coded(
         &mut self,
+        (slot, size): (usize, usize),
         x: &[T],
         dy: &[T],
         gradients: &mut [Vec<T>],
-        needed: &[bool],
+        needed: &mut [bool],
         fresh: &mut [bool],
     ) -> Result<()> {
-        let (from, slot) = (self.layer.from[0], self.layer.slots[0]);
+        let from = self.layer.from[0];
         let coded = std::mem::take(&mut self.saved.coded);
         let learns = self.params[slot].inputs.as_ref().is_some_and(|inputs| inputs.scale.is_some());
         let wanted = needed[from];
@@ -160,11 +162,13 @@ impl<T: Float> Run<'_, T> {
             before.resize(x.len(), T::zero());
             std::mem::swap(&mut gradients[from], &mut before);
             let was_fresh = std::mem::replace(&mut fresh[from], true);
-            let only: Vec<bool> = (0..needed.len()).map(|i| i == from || needed[i]).collect();
-            self.backward_plain(&[&coded], dy, gradients, &only, fresh)?;
+            needed[from] = true;
+            let result = self.backward_plain(&[&coded], dy, gradients, needed, fresh);
+            needed[from] = wanted;
+            result?;
             std::mem::swap(&mut gradients[from], &mut before);
             if let Some(inputs) = &mut self.params[slot].inputs {
-                inputs.backward(x, &mut before);
+                inputs.backward(x, size, &mut before);
             }
             if wanted {
                 super::training::put(&before, was_fresh, &mut gradients[from]);
@@ -180,18 +184,21 @@ impl<T: Float> Run<'_, T> {
 }
 
 impl<T: Float> Trainable<T> {
+    /// Whether there is a layer whose inputs can be [coded](Self::code_inputs).
+    pub(crate) fn may_code_inputs(&self) -> bool {
+        self.params.iter().any(Param::may_code_inputs)
+    }
+
     /// From now on, layers whose weight says so ([`Weight::activations`](crate::Weight::activations)) see their inputs
     /// in training as the product on integers will: those whose name matches `pattern`, of a single matrix, and not
     /// convolutions in groups. Gives how many there are.
     pub fn code_inputs(&mut self, pattern: &str) -> usize {
         let pattern = WildMatch::new(pattern);
         let mut count = 0;
-        for param in &mut self.params {
+        for param in self.params.iter_mut().filter(|p| pattern.matches(&p.name) && p.may_code_inputs()) {
             let how = param.activations();
-            if pattern.matches(&param.name) && how != Activations::Float && param.is_matrix() {
-                param.inputs.get_or_insert_with(|| CodedInputs::new(how));
-                count += 1;
-            }
+            param.inputs.get_or_insert_with(|| CodedInputs::new(how));
+            count += 1;
         }
         count
     }
@@ -281,7 +288,8 @@ mod tests {
         let after = &after.iter().find(|(name, _)| name == "a.weight").unwrap().1;
         let Activations::Int8Static { low, high } = after.activations() else { panic!() };
         let reach = f64::from(steps.zero.max(255 - steps.zero));
-        let scale = steps.scale - 1e-5 * slope / (30.0 * reach).sqrt();
+        // Of the six samples, each has five values.
+        let scale = steps.scale * (-1e-5 * slope / (5.0 * reach).sqrt() / steps.scale).exp();
         assert!(((high - low) / 255.0 - scale).abs() < 1e-12, "{low} {high} {scale}");
         // What is trained with is what runs.
         let y = student.predict(&x).unwrap();

@@ -68,6 +68,13 @@ pub struct Batch<T> {
     pub target: Target<T>,
 }
 
+impl<T: Float> Default for Batch<T> {
+    /// None yet.
+    fn default() -> Self {
+        Self { input: Input::Values(Tensor::zeros(&[0])), target: Target::None }
+    }
+}
+
 /// What a network gives for a batch, or the gradient of a loss with respect to that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outputs<T> {
@@ -120,6 +127,16 @@ pub trait Dataset<T: Float = f32>: Send + Sync {
     /// Whatever can go wrong in fetching them; it ends the training.
     fn batch(&self, indices: &[usize]) -> Result<Batch<T>, BoxError>;
 
+    /// The same in the place of a batch that has been used, whose room may be used again; it holds anything after an
+    /// error. Training fetches its batches so: those of [`Examples`] without an allocation.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    fn batch_into(&self, indices: &[usize], batch: &mut Batch<T>) -> Result<(), BoxError> {
+        *batch = self.batch(indices)?;
+        Ok(())
+    }
+
     /// Whether there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
@@ -133,6 +150,9 @@ impl<T: Float, D: Dataset<T> + ?Sized> Dataset<T> for &D {
     fn batch(&self, indices: &[usize]) -> Result<Batch<T>, BoxError> {
         (**self).batch(indices)
     }
+    fn batch_into(&self, indices: &[usize], batch: &mut Batch<T>) -> Result<(), BoxError> {
+        (**self).batch_into(indices, batch)
+    }
 }
 
 impl<T: Float, D: Dataset<T> + ?Sized> Dataset<T> for Arc<D> {
@@ -141,6 +161,9 @@ impl<T: Float, D: Dataset<T> + ?Sized> Dataset<T> for Arc<D> {
     }
     fn batch(&self, indices: &[usize]) -> Result<Batch<T>, BoxError> {
         self.deref().batch(indices)
+    }
+    fn batch_into(&self, indices: &[usize], batch: &mut Batch<T>) -> Result<(), BoxError> {
+        self.deref().batch_into(indices, batch)
     }
 }
 
@@ -237,20 +260,33 @@ fn same_count<T: Float>(inputs: &Tensor<T>, what: &str, got: usize) -> Result<()
 
 /// The samples of `tensor [n, ..]` at `indices`.
 fn rows<T: Float>(tensor: &Tensor<T>, indices: &[usize]) -> Result<Tensor<T>> {
+    let mut out = Tensor::zeros(&[0]);
+    rows_into(tensor, indices, &mut out)?;
+    Ok(out)
+}
+
+/// The same in the place of a tensor that may have that shape already.
+fn rows_into<T: Float>(tensor: &Tensor<T>, indices: &[usize], out: &mut Tensor<T>) -> Result<()> {
     let n = tensor.shape().first().copied().unwrap_or(0);
     if indices.iter().any(|i| *i >= n) {
         return Err(OUT_OF_RANGE);
     }
-    let size = tensor.len().checked_div(n).unwrap_or(0);
-    let mut out = Vec::with_capacity(indices.len() * size);
-    for i in indices {
-        out.extend_from_slice(&tensor.as_slice()[i * size..(i + 1) * size]);
+    let fits = match (out.shape(), tensor.shape()) {
+        ([first, rest @ ..], [_, wanted @ ..]) => *first == indices.len() && rest == wanted,
+        _ => false,
+    };
+    if !fits {
+        let mut shape = tensor.shape().to_vec();
+        if let Some(first) = shape.first_mut() {
+            *first = indices.len();
+        }
+        *out = Tensor::zeros(&shape);
     }
-    let mut shape = tensor.shape().to_vec();
-    if let Some(first) = shape.first_mut() {
-        *first = indices.len();
+    let size = tensor.len().checked_div(n).unwrap_or(0).max(1);
+    for (to, i) in out.as_mut_slice().chunks_mut(size).zip(indices) {
+        to.copy_from_slice(&tensor.as_slice()[i * size..(i + 1) * size]);
     }
-    Tensor::new(&shape, out)
+    Ok(())
 }
 
 impl<T: Float> Dataset<T> for Examples<T> {
@@ -259,8 +295,30 @@ impl<T: Float> Dataset<T> for Examples<T> {
     }
 
     fn batch(&self, indices: &[usize]) -> Result<Batch<T>, BoxError> {
-        let Self { inputs, target } = self.subset(indices.iter().copied())?;
-        Ok(Batch { input: Input::Values(inputs), target })
+        let mut batch = Batch::default();
+        self.batch_into(indices, &mut batch)?;
+        Ok(batch)
+    }
+
+    fn batch_into(&self, indices: &[usize], batch: &mut Batch<T>) -> Result<(), BoxError> {
+        match &mut batch.input {
+            Input::Values(values) => rows_into(&self.inputs, indices, values)?,
+            input @ Input::Ids(_) => *input = Input::Values(rows(&self.inputs, indices)?),
+        }
+        // There are as many labels as samples, so that the indices are those of labels as well.
+        match (&self.target, &mut batch.target) {
+            (Target::Labels(all), Target::Labels(labels)) => {
+                labels.clear();
+                labels.extend(indices.iter().map(|i| all[*i]));
+            }
+            (Target::Labels(all), target) => {
+                *target = Target::Labels(indices.iter().map(|i| all[*i]).collect());
+            }
+            (Target::Values(all), Target::Values(values)) => rows_into(all, indices, values)?,
+            (Target::Values(all), target) => *target = Target::Values(rows(all, indices)?),
+            (Target::None, target) => *target = Target::None,
+        }
+        Ok(())
     }
 }
 
@@ -278,6 +336,17 @@ mod tests {
         let batch = data.batch(&[2, 0]).unwrap();
         assert_eq!(batch.input.values().unwrap().as_slice(), [4.0, 5.0, 0.0, 1.0]);
         assert_eq!(batch.target, Target::Labels(vec![9, 7]));
+        // In the place of another: of other samples, of another kind, of other data.
+        let values = Examples::with_values(three(), three()).unwrap();
+        let wide = Examples::unlabelled(Tensor::<f32>::zeros(&[2, 5])).unwrap();
+        let mut used = Batch { input: Input::Ids(Tensor::zeros(&[1])), target: Target::None };
+        for (data, indices) in
+            [(&data, &[1, 1][..]), (&values, &[2, 0]), (&wide, &[1]), (&values, &[0]), (&data, &[2])]
+        {
+            data.batch_into(indices, &mut used).unwrap();
+            assert_eq!(used, data.batch(indices).unwrap());
+        }
+        assert!(data.batch_into(&[3], &mut used).is_err());
         assert_eq!((&data as &dyn Dataset).len(), Arc::new(data.clone()).len());
     }
 

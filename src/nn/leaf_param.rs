@@ -4,7 +4,7 @@ use super::layers::linear;
 use super::layers::sparse::Kept;
 use super::moving_codes::Moving;
 use super::optimizer::{Optimizer, State};
-use super::step_size::LearnedSteps;
+use super::step_size::Scales;
 use crate::tensor::round_to;
 use crate::weight::{Affine, Codebook, Codes, Coding, Grid, Mask, Values};
 use crate::{DType, Fault, Float, Leaf};
@@ -53,7 +53,7 @@ pub(crate) struct LeafParam<T: Float> {
     /// Of a coded leaf.
     pub(super) codes: Option<Trained<T>>,
     /// Of the grids of a coded leaf, where they are trained as well.
-    pub(super) steps: Option<LearnedSteps<T>>,
+    pub(super) steps: Option<Scales<T>>,
     /// How the scales are stored.
     pub(super) scale_dtype: DType,
     pub(super) state: State<T>,
@@ -184,11 +184,11 @@ impl<T: Float> LeafParam<T> {
         let place = |j: usize| self.positions.as_ref().map_or(j, |p| p[j]);
         match (&self.codes, &self.positions) {
             (Some(Trained::Table(codes)), _) => {
-                let mut sums = vec![0.0; self.latent.len()];
+                let mut sums = [0.0; 256];
                 for (j, code) in codes.iter().enumerate() {
                     sums[usize::from(*code)] += self.gradient[place(j)].widen();
                 }
-                out.extend(sums.into_iter().map(T::narrow));
+                out.extend(sums[..self.latent.len()].iter().map(|sum| T::narrow(*sum)));
             }
             (_, Some(positions)) if self.sparse.is_none() => {
                 out.extend(positions.iter().map(|i| self.gradient[*i]));

@@ -81,26 +81,36 @@ pub fn soft_cross_entropy<T: Float>(logits: &Tensor<T>, probabilities: &Tensor<T
 /// # Errors
 /// [`Error::Shape`] when the shapes differ or are not `[n, classes]`.
 pub fn kl_divergence<T: Float>(logits: &Tensor<T>, teacher: &Tensor<T>, temperature: f64) -> Result<Loss<T>> {
+    let mut gradient = Tensor::zeros(&[0]);
+    Ok((kl_divergence_into(logits, teacher, temperature, &mut gradient)?, gradient))
+}
+
+/// The same with the gradient in a tensor that may have the shape of the logits already.
+pub(crate) fn kl_divergence_into<T: Float>(
+    logits: &Tensor<T>,
+    teacher: &Tensor<T>,
+    temperature: f64,
+    gradient: &mut Tensor<T>,
+) -> Result<f64> {
     let (_, classes) = matrix(logits)?;
     same_shape("teacher's logits", logits, teacher)?;
     let inverse = 1.0 / temperature;
-    let mut wanted = vec![0.0; classes];
-    let mut gradient = Tensor::zeros(&[0]);
-    let loss = each_row(logits, inverse, &mut gradient, |i, softmax, log_sum, row, gradient| {
-        let other = &teacher.as_slice()[i * classes..(i + 1) * classes];
-        let other_sum = softmax_row(other, inverse, &mut wanted);
-        let mut loss = 0.0;
-        for c in 0..classes {
-            let (p, q) = (softmax[c], wanted[c]);
-            gradient[c] = (p - q) * inverse;
-            if q != 0.0 {
-                let log_q = other[c].widen() * inverse - other_sum;
-                loss += q * (log_q - (row[c].widen() * inverse - log_sum));
+    with_room(classes, |wanted: &mut [f64]| {
+        each_row(logits, inverse, gradient, |i, softmax, log_sum, row, gradient| {
+            let other = &teacher.as_slice()[i * classes..(i + 1) * classes];
+            let other_sum = softmax_row(other, inverse, wanted);
+            let mut loss = 0.0;
+            for c in 0..classes {
+                let (p, q) = (softmax[c], wanted[c]);
+                gradient[c] = (p - q) * inverse;
+                if q != 0.0 {
+                    let log_q = other[c].widen() * inverse - other_sum;
+                    loss += q * (log_q - (row[c].widen() * inverse - log_sum));
+                }
             }
-        }
-        loss
-    })?;
-    Ok((loss, gradient))
+            loss
+        })
+    })
 }
 
 /// Mean of the squared differences over all values, of any shape.
@@ -108,16 +118,26 @@ pub fn kl_divergence<T: Float>(logits: &Tensor<T>, teacher: &Tensor<T>, temperat
 /// # Errors
 /// [`Error::Shape`] when the shapes differ.
 pub fn mean_squared_error<T: Float>(outputs: &Tensor<T>, wanted: &Tensor<T>) -> Result<Loss<T>> {
+    let mut gradient = Tensor::zeros(&[0]);
+    Ok((mean_squared_error_into(outputs, wanted, &mut gradient)?, gradient))
+}
+
+/// The same with the gradient in a tensor that may have the shape of the outputs already.
+pub(crate) fn mean_squared_error_into<T: Float>(
+    outputs: &Tensor<T>,
+    wanted: &Tensor<T>,
+    gradient: &mut Tensor<T>,
+) -> Result<f64> {
     same_shape("targets", outputs, wanted)?;
+    shaped_like(outputs, gradient);
     let share = 1.0 / outputs.len().max(1) as f64;
     let mut loss = 0.0;
-    let gradient = outputs.iter().zip(wanted.iter()).map(|(a, b)| {
+    for ((to, a), b) in gradient.as_mut_slice().iter_mut().zip(outputs.iter()).zip(wanted.iter()) {
         let difference = a.widen() - b.widen();
         loss += difference * difference;
-        T::narrow(2.0 * difference * share)
-    });
-    let gradient = gradient.collect();
-    Ok((loss * share, Tensor::new(outputs.shape(), gradient)?))
+        *to = T::narrow(2.0 * difference * share);
+    }
+    Ok(loss * share)
 }
 
 /// Whether every label is the number of one of so many classes.
@@ -149,6 +169,13 @@ fn same_shape<T: Float>(what: &str, wanted: &Tensor<T>, got: &Tensor<T>) -> Resu
     if wanted.shape() == got.shape() { Ok(()) } else { Err(Error::shape(what, wanted.shape(), got.shape())) }
 }
 
+/// Makes `to` a tensor of the same shape, with any values.
+fn shaped_like<T: Float>(outputs: &Tensor<T>, to: &mut Tensor<T>) {
+    if to.shape() != outputs.shape() {
+        *to = Tensor::zeros(outputs.shape());
+    }
+}
+
 /// Softmax of `row * inverse` into `out`, and the logarithm of the sum of exponentials.
 fn softmax_row<T: Float>(row: &[T], inverse: f64, out: &mut [f64]) -> f64 {
     let top = row.iter().fold(f64::NEG_INFINITY, |a, x| a.max(x.widen() * inverse));
@@ -171,9 +198,7 @@ fn each_row<T: Float>(
 ) -> Result<f64> {
     let (n, classes) = matrix(logits)?;
     let share = 1.0 / n.max(1) as f64;
-    if gradient.shape() != logits.shape() {
-        *gradient = Tensor::zeros(logits.shape());
-    }
+    shaped_like(logits, gradient);
     let mut loss = 0.0;
     with_room(2 * classes, |room: &mut [f64]| {
         let (softmax, row_gradient) = room.split_at_mut(classes);

@@ -1,6 +1,7 @@
 //! Networks: the architecture ([`Graph`]), running one from compressed weights ([`Network`]), training one in
 //! its compressed form ([`Trainable`]), and what that needs: data, losses, optimizers, schedules.
 
+mod accuracy;
 mod attention;
 mod augment;
 mod channels;
@@ -31,6 +32,7 @@ mod trainable;
 mod trainable_tests;
 mod training;
 
+pub(crate) use accuracy::{EVALUATION_BATCH, accuracy, right};
 pub use attention::attention_transfer;
 pub use augment::Augmented;
 pub(crate) use channels::{Axis, ChannelGroup, Channels, Reader, Spread, activated};
@@ -39,12 +41,11 @@ pub use data::{Batch, Dataset, Examples, Input, Outputs, Target};
 pub(crate) use fold::fold_batch_norm;
 pub use graph::Graph;
 pub(crate) use leaf_param::LeafParam;
-pub(crate) use loss::in_dataset;
 pub use loss::{
     Loss, cross_entropy, cross_entropy_into, kl_divergence, mean_squared_error, soft_cross_entropy,
 };
+pub(crate) use loss::{in_dataset, kl_divergence_into, mean_squared_error_into};
 pub use network::Network;
-pub(crate) use network::{accuracy, classes};
 pub use op::{Conv2d, Op, Pool, Role};
 pub use optimizer::{Adam, Optimizer, Sgd};
 pub use schedule::Schedule;

@@ -45,7 +45,7 @@ impl<T: Float> Moving<T> {
         self.assign(latent);
         self.steps += 1;
         if self.steps.is_multiple_of(EVERY) {
-            let (mut sums, mut counts) = (vec![0.0; self.table.len()], vec![0_usize; self.table.len()]);
+            let (mut sums, mut counts) = ([0.0; 256], [0_usize; 256]);
             for (code, x) in self.codes.iter().zip(latent) {
                 sums[usize::from(*code)] += x.widen();
                 counts[usize::from(*code)] += 1;
@@ -56,14 +56,17 @@ impl<T: Float> Moving<T> {
                     *value = T::narrow(sum / count as f64);
                 }
             }
-            self.table.sort_by(|a, b| a.widen().total_cmp(&b.widen()));
+            self.table.sort_unstable_by(|a, b| a.widen().total_cmp(&b.widen()));
             self.assign(latent);
         }
     }
 
     fn assign(&mut self, latent: &[T]) {
-        let middle = |pair: &[T]| pair[0].widen() * 0.5 + pair[1].widen() * 0.5;
-        let bounds: Vec<f64> = self.table.windows(2).map(middle).collect();
+        let mut bounds = [0.0; 255];
+        let bounds = &mut bounds[..self.table.len().saturating_sub(1)];
+        for (bound, pair) in bounds.iter_mut().zip(self.table.windows(2)) {
+            *bound = pair[0].widen() * 0.5 + pair[1].widen() * 0.5;
+        }
         for (code, x) in self.codes.iter_mut().zip(latent) {
             *code = bounds.iter().filter(|bound| x.widen() > **bound).count() as u8;
         }
@@ -71,12 +74,18 @@ impl<T: Float> Moving<T> {
 }
 
 impl<T: Float> LeafParam<T> {
-    /// Lets the codes move. Gives whether there is a table with codes.
+    /// Whether there is a table with codes, which move already or may do so.
+    pub fn has_table(&self) -> bool {
+        let is_table = matches!(self.codes, Some(Trained::Table(_) | Trained::Moving(_)));
+        is_table && !self.frozen && !self.latent.is_empty()
+    }
+
+    /// Lets the codes move. Gives whether there is a table with codes; where they move already, they go on.
     fn move_codes(&mut self) -> bool {
-        let Some(Trained::Table(codes)) = &mut self.codes else { return false };
-        if self.frozen || self.latent.is_empty() {
+        if !self.has_table() {
             return false;
         }
+        let Some(Trained::Table(codes)) = &mut self.codes else { return true };
         let mut table = std::mem::take(&mut self.latent);
         let codes = std::mem::take(codes);
         self.latent = codes.iter().map(|code| table[usize::from(*code)]).collect();
@@ -100,7 +109,8 @@ impl<T: Float> LeafParam<T> {
 
 impl<T: Float> Trainable<T> {
     /// Lets entries of all leaves with a codebook whose path matches `pattern` come to share other values, until
-    /// [`hold_codes`](Self::hold_codes). Frozen leaves stay. Gives how many there are.
+    /// [`hold_codes`](Self::hold_codes). Frozen leaves stay. Gives how many there are, those that move already among
+    /// them.
     pub fn move_codes(&mut self, pattern: &str) -> usize {
         self.count_leaves(pattern, LeafParam::move_codes)
     }
@@ -109,6 +119,11 @@ impl<T: Float> Trainable<T> {
     /// are.
     pub fn hold_codes(&mut self, pattern: &str) -> usize {
         self.count_leaves(pattern, LeafParam::hold_codes)
+    }
+
+    /// Whether `f` says yes to one of the leaves.
+    pub(crate) fn any_leaf(&self, f: impl Fn(&LeafParam<T>) -> bool) -> bool {
+        self.params.iter().any(|param| param.any_leaf(&f))
     }
 
     /// Calls `f` for each leaf whose path matches, and gives how often it said yes.

@@ -1,20 +1,17 @@
 //! [`Network`]: a graph with weights, ready to run from their compressed form.
 
+use super::accuracy::{accuracy, classes};
 use super::convolve::convolve;
-use super::data::{Dataset, Input, Outputs, Target, unbox};
+use super::data::{Dataset, Input, Outputs};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
 use super::layers::{linear, pool};
-use super::loss::{check_labels, in_dataset};
 use super::op::Role;
 use super::plan::{Layer, Plan, Work};
 use crate::weight::zeros;
 use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight, parallel};
 use std::borrow::Cow;
 use std::sync::Arc;
-
-/// Samples that [`Network::accuracy`] looks at together.
-const EVALUATION_BATCH: usize = 256;
 
 /// A network that runs from its compressed weights: pruned, quantized and factored weights are used as they
 /// are, a few rows decoded at a time.
@@ -110,7 +107,7 @@ impl<T: Float> Network<T> {
     /// As [`classify`](Self::classify), what the dataset returns, [`Error::Data`] when it has no labels, and
     /// [`Error::Label`] when one of them is not the number of an output.
     pub fn accuracy(&self, data: &dyn Dataset<T>) -> Result<f64> {
-        accuracy(data, &mut |input| self.forward(input))
+        accuracy(data, usize::MAX, &mut |input| self.forward(input))
     }
 
     /// Names of the weights, in the order in which the graph first uses them.
@@ -274,48 +271,6 @@ impl<T: Float> Network<T> {
         };
         Ok(Some(Cow::Owned(y)))
     }
-}
-
-/// Index of the largest value of each row of `[n, classes]`.
-pub(crate) fn classes<T: Float>(logits: &Tensor<T>) -> Result<Vec<u32>> {
-    let width = match *logits.shape() {
-        [_, width] if width > 0 => width,
-        ref got => return Err(Error::shape("logits", &[0, 1], got)),
-    };
-    let best = |row: &[T]| {
-        let mut at = 0;
-        row.iter().enumerate().for_each(|(i, x)| {
-            if *x > row[at] {
-                at = i;
-            }
-        });
-        at as u32
-    };
-    Ok(logits.as_slice().chunks(width).map(best).collect())
-}
-
-/// Fraction of samples that `forward` puts into the class of their label.
-pub(crate) fn accuracy<T: Float>(
-    data: &dyn Dataset<T>,
-    forward: &mut dyn FnMut(&Input<T>) -> Result<Tensor<T>>,
-) -> Result<f64> {
-    let indices: Vec<usize> = (0..data.len()).collect();
-    let mut right = 0;
-    for indices in indices.chunks(EVALUATION_BATCH) {
-        let batch = data.batch(indices).map_err(unbox)?;
-        let Target::Labels(labels) = &batch.target else {
-            return Err(Error::Data("accuracy needs labels"));
-        };
-        let logits = forward(&batch.input)?;
-        let found = classes(&logits)?;
-        if found.len() != labels.len() {
-            return Err(Error::shape("labels", &[found.len()], &[labels.len()]));
-        }
-        let width = logits.shape().last().copied().unwrap_or(0);
-        check_labels(labels, width).map_err(|e| in_dataset(e, indices))?;
-        right += found.iter().zip(labels).filter(|(a, b)| a == b).count();
-    }
-    Ok(if indices.is_empty() { 0.0 } else { right as f64 / indices.len() as f64 })
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ impl<T: Float> Param<T> {
     }
 
     /// Whether running statistics are overwritten. Only plain floats are: codes and masks stay.
-    fn measures(&self) -> bool {
+    pub(super) fn measures(&self) -> bool {
         let form = self.origin.form();
         !self.held && !self.fixed && !form.pruned && !form.quantized
     }
@@ -154,6 +154,11 @@ impl<T: Float> Param<T> {
         self.inputs.as_ref().map_or(self.origin.activations(), CodedInputs::activations)
     }
 
+    /// Whether the product with it codes its inputs, in a way that training can follow.
+    pub fn may_code_inputs(&self) -> bool {
+        self.activations() != Activations::Float && self.is_matrix()
+    }
+
     /// Whether it is a single matrix in use as one.
     pub fn is_matrix(&self) -> bool {
         matches!(self.role, Role::Linear | Role::Conv2d) && matches!(self.tree, Tree::Leaf(_))
@@ -182,6 +187,16 @@ impl<T: Float> Param<T> {
     /// product and by `.0`, `.1`, .. for the terms of a sum.
     pub fn for_each_leaf(&mut self, f: &mut dyn FnMut(&str, &mut LeafParam<T>)) {
         self.tree.each(&self.name, f);
+    }
+
+    /// The same without their paths, which take room.
+    pub fn each_leaf(&mut self, f: &mut dyn FnMut(&mut LeafParam<T>)) {
+        self.tree.each_leaf(f);
+    }
+
+    /// Whether `f` says yes to one of them.
+    pub fn any_leaf(&self, f: &dyn Fn(&LeafParam<T>) -> bool) -> bool {
+        self.tree.any(f)
     }
 
     /// The same, to look at.
@@ -251,6 +266,17 @@ impl<T: Float> Tree<T> {
             Self::Sum(parts) => {
                 parts.iter_mut().enumerate().for_each(|(i, p)| p.each(&format!("{path}.{i}"), f));
             }
+        }
+    }
+
+    fn each_leaf(&mut self, f: &mut dyn FnMut(&mut LeafParam<T>)) {
+        match self {
+            Self::Leaf(leaf) => f(leaf),
+            Self::Product { u, v, .. } => {
+                u.each_leaf(f);
+                v.each_leaf(f);
+            }
+            Self::Sum(parts) => parts.iter_mut().for_each(|part| part.each_leaf(f)),
         }
     }
 

@@ -12,7 +12,6 @@ use super::param::Param;
 use super::trainable::Trainable;
 use crate::format::{Container, Hash, Store, bad};
 use crate::random::Random;
-use crate::weight::Activations;
 use crate::{Error, Float, Result};
 use std::collections::BTreeMap;
 
@@ -134,11 +133,10 @@ impl<T: Float> Param<T> {
         store.flags("held", [&mut self.held, &mut coded])?;
         if store.is_reading() {
             self.inputs = None;
-            let how = self.activations();
-            if coded && (how == Activations::Float || !self.is_matrix()) {
+            if coded && !self.may_code_inputs() {
                 return Err(store.fault("held", "its inputs are not coded here"));
             }
-            self.inputs = coded.then(|| CodedInputs::new(how));
+            self.inputs = coded.then(|| CodedInputs::new(self.activations()));
         }
         self.inputs.as_mut().map_or(Ok(()), |inputs| inputs.visit(store))
     }

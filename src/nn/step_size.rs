@@ -10,7 +10,14 @@
 //!        divided by sqrt(entries * the larger of -l and h)
 //! ```
 //!
-//! A scale is trained in the precision in which it is stored, and stays a positive number.
+//! # Steps
+//! The paper descends along the gradient, at a rate of its own. Here the optimizer is shared with the weights: it gets the
+//! gradient divided by the scale, and the scale is multiplied by the exponential of the step that comes out. For plain
+//! gradient descent this is the paper's step (to first order); Adam, whose steps are as large as the rate whatever the
+//! gradient is, changes a scale by that *fraction* of it. A step is at most a factor of e, and there is no decay: a
+//! smaller scale is no simpler.
+//!
+//! A scale is used in the precision in which it is stored, and stays a positive number.
 
 use super::leaf_param::{LeafParam, Run, Trained};
 use super::optimizer::{Optimizer, State};
@@ -21,24 +28,58 @@ use crate::weight::{Affine, Values};
 use crate::{Fault, Float, Result};
 use wildmatch::WildMatch;
 
-/// Scales of a leaf while they are trained.
+/// Scales while they are trained.
 #[derive(Clone, Debug)]
-pub(super) struct LearnedSteps<T> {
-    /// One for each run.
-    scales: Vec<T>,
+pub(super) struct Scales<T> {
+    values: Vec<T>,
+    /// Room for the gradients, over the scales, and for the steps that the optimizer makes of them.
+    slopes: Vec<T>,
+    moves: Vec<T>,
     state: State<T>,
 }
 
+impl<T: Float> Scales<T> {
+    pub fn new(values: Vec<T>) -> Self {
+        Self { values, slopes: Vec::new(), moves: Vec::new(), state: State::default() }
+    }
+
+    pub fn values(&mut self) -> &mut [T] {
+        &mut self.values
+    }
+
+    /// Writes or reads `len` of them and what the optimizer remembers.
+    pub fn visit(&mut self, name: &str, store: &mut Store, len: usize) -> Result<()> {
+        store.numbers(name, &mut self.values, &[len])?;
+        self.state.visit(store, len)
+    }
+
+    /// One step along the gradients. A scale may come out too small or too large to be one.
+    pub fn step(&mut self, optimizer: &Optimizer, rate: f64, gradients: impl Iterator<Item = f64>) {
+        let Self { values, slopes, moves, state } = self;
+        slopes.clear();
+        slopes.extend(gradients.zip(&*values).map(|(g, scale)| T::narrow(g / scale.widen())));
+        // What starts at zero each time has nothing to decay.
+        moves.clear();
+        moves.resize(values.len(), T::zero());
+        optimizer.update(rate, moves, slopes, state);
+        for (scale, step) in values.iter_mut().zip(moves) {
+            *scale = T::narrow(scale.widen() * step.widen().clamp(-1.0, 1.0).exp());
+        }
+    }
+}
+
 impl<T: Float> LeafParam<T> {
+    /// Whether there are scales to train.
+    pub fn has_steps(&self) -> bool {
+        !self.frozen && matches!(&self.codes, Some(Trained::Grids(runs)) if !runs.is_empty())
+    }
+
     /// Trains the scales as well, from now on. Gives whether there are some.
     pub fn train_steps(&mut self) -> bool {
-        let Some(Trained::Grids(runs)) = &self.codes else { return false };
-        if self.frozen || runs.is_empty() {
-            return false;
+        if let (true, Some(Trained::Grids(runs))) = (self.has_steps(), &self.codes) {
+            self.steps.get_or_insert_with(|| Scales::new(runs.iter().map(|run| run.grid.scale).collect()));
         }
-        let scales = runs.iter().map(|run| run.grid.scale).collect();
-        self.steps.get_or_insert_with(|| LearnedSteps { scales, state: State::default() });
-        true
+        self.has_steps()
     }
 
     /// Writes or reads the scales and what the optimizer remembers of them, where they are trained.
@@ -49,12 +90,10 @@ impl<T: Float> LeafParam<T> {
         if !learns {
             return Ok(());
         }
-        let steps =
-            self.steps.get_or_insert_with(|| LearnedSteps { scales: vec![], state: State::default() });
-        store.numbers("scales", &mut steps.scales, &[runs.len()])?;
-        steps.state.visit(store, runs.len())?;
+        let steps = self.steps.get_or_insert_with(|| Scales::new(Vec::new()));
+        steps.visit("scales", store, runs.len())?;
         if store.is_reading() {
-            for (run, scale) in runs.iter_mut().zip(&steps.scales) {
+            for (run, scale) in runs.iter_mut().zip(steps.values()) {
                 run.grid = run.grid.with_scale(round_to(self.scale_dtype, *scale));
                 if !run.grid.is_sound() || !crate::weight::Grid::is_far_from_overflow(run.grid.scale) {
                     return Err(store.fault("scales", "one is not a positive number"));
@@ -70,8 +109,7 @@ impl<T: Float> LeafParam<T> {
             return;
         };
         let place = |j: usize| positions.as_ref().map_or(j, |p| p[j]);
-        let mut slopes = Vec::with_capacity(runs.len());
-        for Run { range, grid, .. } in runs.iter() {
+        let gradients = runs.iter().map(|Run { range, grid, .. }| {
             let mut sum = 0.0;
             for j in range.clone() {
                 let gradient = &mut self.gradient[place(j)];
@@ -82,11 +120,11 @@ impl<T: Float> LeafParam<T> {
                 }
             }
             let share = (range.len() as f64 * f64::from(grid.reach())).sqrt();
-            slopes.push(T::narrow(if share > 0.0 { sum / share } else { 0.0 }));
-        }
-        optimizer.update(rate, &mut steps.scales, &slopes, &mut steps.state);
-        for (run, scale) in runs.iter_mut().zip(&mut steps.scales) {
-            // One that jumped over zero stays the size it had: its codes would turn over.
+            if share > 0.0 { sum / share } else { 0.0 }
+        });
+        steps.step(optimizer, rate, gradients);
+        for (run, scale) in runs.iter_mut().zip(steps.values()) {
+            // One that is too small or too large to be stored stays what it was.
             let stored = round_to(self.scale_dtype, *scale);
             if stored > T::zero() && crate::weight::Grid::is_far_from_overflow(stored) {
                 run.grid = run.grid.with_scale(stored);
@@ -111,7 +149,9 @@ impl<T: Float> LeafParam<T> {
 
 impl<T: Float> Trainable<T> {
     /// Trains the scales of all coded leaves whose path matches `pattern` together with their codes (learned step
-    /// sizes, arXiv 1902.08153), and those of fixed ranges of inputs that are [coded](Self::code_inputs). Frozen leaves, codebooks and floats have none. Gives how many leaves there are.
+    /// sizes, arXiv 1902.08153), and those of fixed ranges of inputs that are [coded](Self::code_inputs). Each step
+    /// changes a scale by a fraction of it: with Adam, by about the rate. Frozen leaves, codebooks and floats have none.
+    /// Gives how many leaves there are.
     pub fn learn_step_sizes(&mut self, pattern: &str) -> usize {
         let inputs = WildMatch::new(pattern);
         for param in self.params.iter_mut().filter(|p| inputs.matches(&p.name)) {
@@ -124,9 +164,10 @@ impl<T: Float> Trainable<T> {
 #[cfg(all(test, feature = "train"))]
 mod tests {
     use super::*;
+    use crate::nn::param::Param;
     use crate::nn::testing::{close, fixture, input, lookup};
     use crate::nn::{Graph, Network, Outputs};
-    use crate::{AffineQuantizer, MagnitudePruner, Tensor, Weight, WeightCompressor};
+    use crate::{AffineQuantizer, Error, MagnitudePruner, Tensor, Weight, WeightCompressor};
     use std::sync::Arc;
 
     const PATH: &str = "a.weight";
@@ -200,8 +241,10 @@ mod tests {
                         assert!((moved - wanted).abs() < 1e-12, "{place}");
                     }
                     let reach = (-ends[0]).max(ends[1]);
-                    let wanted =
-                        if n > 0 { old[b] - 1e-4 * sum / (f64::from(n) * reach).sqrt() } else { old[b] };
+                    let slope = if n > 0 { sum / (f64::from(n) * reach).sqrt() } else { 0.0 };
+                    let wanted = old[b] * (-1e-4 * slope / old[b]).exp();
+                    let step = 1e-4 * slope;
+                    assert!((wanted - (old[b] - step)).abs() <= step * step / old[b], "the paper's step");
                     // Scales of an f64 model are stored as they are.
                     assert!((new[b] - wanted).abs() < 1e-7 * old[b], "{how:?} {b}: {} {wanted}", new[b]);
                 }
@@ -241,6 +284,45 @@ mod tests {
         assert!(learned < 0.9 * fixed, "{learned} {fixed}");
     }
 
+    /// With the settings that nobody changes, on a grid fine enough that its step is no larger than the rate.
+    #[test]
+    fn fine_grids_are_not_torn_and_end_no_worse() {
+        for optimizer in [Optimizer::adam(), Optimizer::adam_w().weight_decay(0.3)] {
+            let run = |learn: bool| {
+                let graph = Graph::new().linear("a");
+                let mut weights = fixture(&graph, &[(PATH, &[4, 100])]);
+                let coded = AffineQuantizer::bits(8).per_channel().apply((*weights[PATH]).clone()).unwrap();
+                let old = scales(&coded);
+                weights.insert(PATH.to_owned(), Arc::new(coded));
+                let network = Network::bind(&graph, &lookup(&weights)).unwrap();
+                let mut student = network.trainable(optimizer.into()).unwrap();
+                assert_eq!(if learn { student.learn_step_sizes("*") } else { 1 }, 1);
+                let x = input(&[30, 100]);
+                let mut loss = 0.0;
+                for i in 0..300 {
+                    let y = student.forward(&x, &[]).unwrap().logits;
+                    let d = y.iter().enumerate().map(|(j, y)| y - (j as f64 * 0.9).sin());
+                    let d: Vec<f64> = d.collect();
+                    loss = d.iter().map(|d| d * d).sum::<f64>();
+                    let logits = Tensor::new(&[30, 4], d).unwrap();
+                    student.backward(&Outputs { logits, taps: vec![] }).unwrap();
+                    student.step(1e-3 * (1.0 - f64::from(i) / 300.0)).unwrap();
+                    if i == 0 && learn {
+                        for (new, old) in scales(&trained(&student)).iter().zip(&old) {
+                            assert!((new / old - 1.0).abs() < 1.001e-3, "{old} became {new}");
+                        }
+                    }
+                }
+                let new = scales(&trained(&student));
+                let far = new.iter().zip(&old).map(|(new, old)| (new / old).ln().abs()).fold(0.0, f64::max);
+                assert!(far < 0.2 && (far > 0.0) == learn, "{old:?} became {new:?}");
+                loss
+            };
+            let (fixed, learned) = (run(false), run(true));
+            assert!(learned < 1.02 * fixed, "{optimizer:?}: {learned} {fixed}");
+        }
+    }
+
     #[test]
     fn there_is_nothing_to_learn_in_floats_and_scales_stay_positive() {
         let graph = Graph::new().linear("a");
@@ -251,15 +333,20 @@ mod tests {
         let (_, mut student) = student(&AffineQuantizer::bits(4), 0.0, Optimizer::sgd().into());
         assert_eq!(student.learn_step_sizes("b*"), 0);
         assert_eq!(student.learn_step_sizes("a*"), 1);
+        let mut sizes = Vec::new();
         for rate in [1e3, 1e200, 1e300] {
             let y = student.forward(&input(&[5, 8]), &[]).unwrap().logits;
             student.backward(&Outputs { logits: y, taps: vec![] }).unwrap();
             student.step(rate).unwrap();
+            let leaf =
+                student.params.iter().flat_map(Param::leaves).find(|(path, _)| path == PATH).unwrap().1;
+            let Some(Trained::Grids(runs)) = &leaf.codes else { panic!("no grids") };
+            sizes.extend(runs.iter().map(|run| run.grid.scale));
         }
-        if let Ok(weights) = student.weights() {
-            let weight = &weights.iter().find(|(name, _)| name == PATH).unwrap().1;
-            assert!(scales(weight).iter().all(|s| *s > 0.0 && s.is_finite()));
-        }
+        assert!(sizes.iter().all(|s| *s > 0.0 && s.is_finite()), "{sizes:?}");
+        // The numbers on the grid are lost, and that is said.
+        let error = student.weights().unwrap_err();
+        assert!(matches!(error, Error::Weight { fault: Fault::NotFinite { .. }, .. }), "{error}");
         student.freeze("*");
         assert_eq!(student.learn_step_sizes("*"), 0);
     }

@@ -153,7 +153,7 @@ impl<T: Float> LeafParam<T> {
         (squares.len() == self.kept()).then_some(squares)
     }
 
-    /// Whether pruned entries may come back.
+    /// Whether pruned entries may come back: what is coded has no code for them.
     pub fn can_regrow(&self) -> bool {
         self.codes.is_none()
     }
@@ -167,14 +167,13 @@ impl<T: Float> LeafParam<T> {
     }
 
     /// Keeps the numbers as they are now, for [`rewind`](Self::rewind).
-    pub fn remember(&mut self) {
+    fn remember(&mut self) {
         self.remembered = Some(self.dense.clone());
     }
 
-    /// Goes back to the remembered numbers, with the support of now. The optimizer starts again. Numbers that are
-    /// codes stay.
-    pub fn rewind(&mut self) {
-        let Some(values) = self.remembered.take().filter(|_| self.codes.is_none()) else { return };
+    /// Goes back to the remembered numbers, with the support of now. The optimizer starts again.
+    fn rewind(&mut self) {
+        let Some(values) = self.remembered.take() else { return };
         self.state = State::default();
         if self.is_direct() {
             self.dense = values;
@@ -219,6 +218,34 @@ impl<T: Float> Trainable<T> {
     /// [`Error::Weight`] where the leaf is quantized.
     pub fn regrow(&mut self, path: &str, places: &[usize]) -> Result<bool> {
         self.with_leaf(path, |leaf| leaf.regrow(places))
+    }
+
+    /// The path of a leaf that is trained in codes.
+    pub(crate) fn first_coded(&self) -> Option<String> {
+        let mut leaves = self.params.iter().flat_map(Param::leaves);
+        leaves.find(|(_, leaf)| leaf.codes.is_some() && !leaf.frozen).map(|(path, _)| path)
+    }
+
+    /// Keeps all numbers that training changes as they are now, for [`rewind`](Self::rewind).
+    pub(crate) fn remember(&mut self) {
+        self.each_changing(LeafParam::remember);
+    }
+
+    /// Goes back to the numbers that are remembered; what has been pruned since stays pruned.
+    pub(crate) fn rewind(&mut self) {
+        self.each_changing(LeafParam::rewind);
+    }
+
+    /// Calls `f` for each leaf that steps or passes change.
+    fn each_changing(&mut self, f: impl Fn(&mut LeafParam<T>)) {
+        for param in &mut self.params {
+            let measures = param.is_measured() && param.measures();
+            param.each_leaf(&mut |leaf| {
+                if measures || !leaf.frozen {
+                    f(leaf);
+                }
+            });
+        }
     }
 
     fn with_leaf(

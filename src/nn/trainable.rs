@@ -19,7 +19,8 @@ use wildmatch::WildMatch;
 /// | --- | --- |
 /// | dense | every entry |
 /// | pruned | the kept entries; there is nothing to train for the others |
-/// | coded | the codes, through latent floats; scales and zero points stay (straight-through estimator, arXiv 1308.3432; latent floats are kept inside the range of their grid) |
+/// | quantized | the codes, through latent floats kept inside the range of their grid (straight-through estimator, arXiv 1308.3432); scales as well after [`learn_step_sizes`](Self::learn_step_sizes); zero points stay |
+/// | codebook | the shared values, each by the sum of the gradients of its entries; codes as well after [`move_codes`](Self::move_codes) |
 /// | product | both factors |
 /// | sum | every term |
 ///
@@ -404,7 +405,7 @@ impl<T: Float> Trainable<T> {
                 scratch: &mut self.scratch,
             };
             let inputs = inputs(&self.values, &layer.from);
-            run.backward(&inputs, &after[0], before, &self.needed, &mut self.fresh)?;
+            run.backward(&inputs, &after[0], before, &mut self.needed, &mut self.fresh)?;
         }
         Ok(())
     }
@@ -428,7 +429,7 @@ impl<T: Float> Trainable<T> {
         let Self { params, optimizer, .. } = self;
         let each = || {
             for param in params {
-                param.for_each_leaf(&mut |_, leaf| leaf.step(optimizer, rate));
+                param.each_leaf(&mut |leaf| leaf.step(optimizer, rate));
                 if let Some(inputs) = &mut param.inputs {
                     inputs.step(optimizer, rate);
                 }

@@ -150,17 +150,17 @@ impl<T: Float> Run<'_, T> {
     }
 
     /// `dy` is the gradient of the output. `gradients` are those of all outputs before it, which are added
-    /// to where they are `needed`; a `fresh` one holds anything, and is overwritten.
+    /// to where they are `needed` (which is as before in the end); a `fresh` one holds anything, and is overwritten.
     pub fn backward(
         &mut self,
         inputs: &[&[T]],
         dy: &[T],
         gradients: &mut [Vec<T>],
-        needed: &[bool],
+        needed: &mut [bool],
         fresh: &mut [bool],
     ) -> Result<()> {
         match self.coded() {
-            Some(_) => self.backward_coded(inputs[0], dy, gradients, needed, fresh),
+            Some(coded) => self.backward_coded(coded, inputs[0], dy, gradients, needed, fresh),
             None => self.backward_plain(inputs, dy, gradients, needed, fresh),
         }
     }

@@ -21,7 +21,7 @@ use std::ops::Range;
 /// | --- | --- | --- |
 /// | `to` | | [`MagnitudePruner::sparsity`], for each weight or [`global`](MagnitudePruner::global), with its choice of weights |
 /// | [`schedule`](Self::schedule) | cubic | how the sparsity rises, see [`SparsitySchedule`] |
-/// | [`between`](Self::between) | `0.0..0.6` | fractions of the training |
+/// | [`between`](Self::between), [`between_epochs`](Self::between_epochs) | `0.0..0.6` | fractions of the training, or epochs |
 /// | [`every`](Self::every) | 32 steps | at least 1 |
 /// | [`saliency`](Self::saliency) | magnitude | what is small, see [`Saliency`] |
 /// | [`compact`](Self::compact) | 0 | exponent of the price of a place, at least 0 |
@@ -44,7 +44,8 @@ use std::ops::Range;
 ///
 /// # Errors
 /// A pruner by threshold, pattern or channels is refused: they have no sparsity to rise to. So is a student that
-/// is not a [`Trainable`], and one that is pruned further already ([`Refusal::GoesDown`]): a schedule does not go down.
+/// is not a [`Trainable`], one of which nothing is selected ([`Refusal::SelectsNothing`]), and one that is pruned further
+/// already ([`Refusal::GoesDown`]): a schedule does not go down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GradualPruner {
@@ -53,6 +54,8 @@ pub struct GradualPruner {
     schedule: SparsitySchedule,
     #[serde(default = "window")]
     between: Range<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    between_epochs: Option<Range<usize>>,
     #[serde(default = "every")]
     every: usize,
     #[serde(default)]
@@ -111,7 +114,8 @@ pub enum Saliency {
     Lamp,
     /// `w^2 E[g^2]`: by how much the loss would grow without the entry, from the squares of its gradients that Adam
     /// keeps (Theis et al., *Faster gaze prediction with dense networks and Fisher pruning*, arXiv 1801.05787).
-    /// Magnitudes until the first step; refused without Adam.
+    /// Magnitudes until the first step; refused without Adam, and for weights with a codebook, whose entries share
+    /// their gradients.
     Fisher,
 }
 
@@ -122,6 +126,7 @@ impl GradualPruner {
             to,
             schedule: SparsitySchedule::default(),
             between: window(),
+            between_epochs: None,
             every: every(),
             saliency: Saliency::default(),
             compact: 0.0,
@@ -140,6 +145,23 @@ impl GradualPruner {
     pub fn between(mut self, window: Range<f64>) -> Self {
         self.between = window;
         self
+    }
+
+    /// The same in epochs: from the beginning of one to the beginning of another, of those that the training has. Takes
+    /// the place of [`between`](Self::between).
+    pub fn between_epochs(mut self, window: Range<usize>) -> Self {
+        self.between_epochs = Some(window);
+        self
+    }
+
+    /// The same with the window in fractions of so many epochs, if it lies within them.
+    pub(crate) fn over(&self, epochs: usize) -> Result<Self, Invalid> {
+        let Some(Range { start, end }) = self.between_epochs else { return Ok(self.clone()) };
+        if end > epochs {
+            return Err(Invalid::new("between_epochs", format!("{start}..{end}"), "within the training"));
+        }
+        let [start, end] = [start, end].map(|epoch| epoch as f64 / epochs.max(1) as f64);
+        Ok(Self { between: start..end, between_epochs: None, ..self.clone() })
     }
 
     /// Steps between one pruning and the next.
@@ -164,14 +186,21 @@ impl GradualPruner {
 
     /// Each time, this fraction of the kept entries, the smallest, gives its places to those pruned in this
     /// training whose gradient is largest; less and less until the end of the window, along half a cosine (Evci et
-    /// al., *Rigging the lottery*, arXiv 1911.11134). They start at zero. Not for quantized weights.
+    /// al., *Rigging the lottery*, arXiv 1911.11134). They start at zero, but for those that would only now give their
+    /// places away, which stay as they are. Refused for quantized weights, whose pruned entries have no codes.
     pub fn regrow(mut self, fraction: f64) -> Self {
         self.regrow = fraction;
         self
     }
 
-    /// At the end of the window, what is kept goes back to the values it had after this fraction of the training
-    /// (Frankle et al., *Linear mode connectivity and the lottery ticket hypothesis*, arXiv 1912.05671).
+    /// At the end of the window, the network goes back to the numbers it had after this fraction of the training, but for
+    /// the entries that were pruned (Frankle et al., *Linear mode connectivity and the lottery ticket hypothesis*, arXiv
+    /// 1912.05671): all that is trained does, biases and norms and weights that are not pruned among them, and so do
+    /// running statistics; the optimizer forgets what it knows. The window must end before the training does.
+    ///
+    /// The rate does not go back: there are as many steps as there are. Under a schedule that falls, choose one that
+    /// [holds](crate::nn::Schedule::Cosine) until the end of the window, and a window that leaves as long a training after
+    /// it as the ticket needs. Refused where a trained weight is quantized: codes do not go back.
     pub fn rewind_to(mut self, fraction: f64) -> Self {
         self.rewind_to = Some(fraction);
         self
@@ -200,6 +229,12 @@ impl GradualPruner {
         Invalid::unless_in(0.0..f64::INFINITY, "compact", self.compact, "at least 0")?;
         Invalid::unless_in(0.0..1.0, "regrow", self.regrow, "in 0..1")?;
         self.rewind_to.map_or(Ok(()), |at| {
+            Invalid::unless_in(
+                ..1.0,
+                "end",
+                self.between.end,
+                "below 1 where the network is rewound and trained on",
+            )?;
             Invalid::unless_in(0.0..=self.between.start, "rewind_to", at, "in 0..=begin")
         })
     }
@@ -208,6 +243,34 @@ impl GradualPruner {
     pub(crate) fn check<T: Float>(&self, student: &mut Trainable<T>) -> Result<()> {
         if let (Saliency::Fisher, Optimizer::Sgd(_)) = (self.saliency, student.optimizer()) {
             return Err(Error::Data("pruning by squared gradients needs an optimizer that keeps them: Adam"));
+        }
+        if self.rewind_to.is_some()
+            && let Some(name) = student.first_coded()
+        {
+            return Err(Error::weight(
+                &name,
+                Fault::Form("codes do not go back: rewind before the weight is quantized"),
+            ));
+        }
+        let leaves = self.leaves(student);
+        if leaves.is_empty() {
+            let patterns =
+                if self.to.select.only.is_empty() { "*".into() } else { self.to.select.only.join(", ") };
+            return Err(Error::weight(&patterns, Fault::Refused(Refusal::SelectsNothing)));
+        }
+        for (name, leaf) in &leaves {
+            if self.regrow > 0.0 && !leaf.can_regrow() {
+                return Err(Error::weight(
+                    name,
+                    Fault::Form("pruned entries of a quantized weight do not come back: leave `regrow` out"),
+                ));
+            }
+            if self.saliency == Saliency::Fisher && leaf.has_table() {
+                return Err(Error::weight(
+                    name,
+                    Fault::Form("its entries share their gradients: prune it by another saliency"),
+                ));
+            }
         }
         let to = self.sparsity();
         let rises = |name: &str, entries: usize, kept: usize| {
@@ -218,7 +281,7 @@ impl GradualPruner {
             Err(Error::weight(name, Fault::Refused(Refusal::GoesDown { from, to })))
         };
         let (mut entries, mut kept) = (0, 0);
-        for (name, leaf) in self.leaves(student) {
+        for (name, leaf) in leaves {
             entries += leaf.dense.len();
             kept += leaf.kept();
             if !self.to.global {
@@ -238,13 +301,13 @@ impl GradualPruner {
 
     /// The last step, of so many, at which anything is pruned.
     pub(crate) fn last_step(&self, steps: usize) -> usize {
-        ((self.between.end * steps as f64) as usize).min(steps.saturating_sub(1))
+        step_at(self.between.end, steps).min(steps.saturating_sub(1))
     }
 
     /// Progress within the window, where something is to be done at `step` (from 0) of `steps`.
     fn due(&self, step: usize, steps: usize) -> Option<f64> {
         // The last step that changes anything is one of the training.
-        let begin = ((self.between.start * steps as f64) as usize).min(steps.saturating_sub(1));
+        let begin = step_at(self.between.start, steps).min(steps.saturating_sub(1));
         let end = self.last_step(steps);
         let due = step == end || (step >= begin && step < end && (step - begin).is_multiple_of(self.every));
         due.then(|| if end > begin { (step - begin) as f64 / (end - begin) as f64 } else { 1.0 })
@@ -257,8 +320,8 @@ impl GradualPruner {
         steps: usize,
         student: &mut Trainable<T>,
     ) -> Result<()> {
-        if self.rewind_to.is_some_and(|at| (at * steps as f64) as usize == step) {
-            self.leaves(student).iter_mut().for_each(|(_, leaf)| leaf.remember());
+        if self.rewind_to.is_some_and(|at| step_at(at, steps) == step) {
+            student.remember();
         }
         if step == 0 && self.regrow > 0.0 {
             self.leaves(student).iter_mut().for_each(|(_, leaf)| leaf.keep_all_gradients());
@@ -277,7 +340,7 @@ impl GradualPruner {
             leaves.iter_mut().try_for_each(|one| self.prune(sparsity, swapped, std::slice::from_mut(one)))?;
         }
         if progress >= 1.0 && self.rewind_to.is_some() {
-            leaves.iter_mut().for_each(|(_, leaf)| leaf.rewind());
+            student.rewind();
         }
         Ok(())
     }
@@ -297,31 +360,14 @@ impl GradualPruner {
         let entries: usize = leaves.iter().map(|(_, leaf)| leaf.dense.len()).sum();
         let kept: usize = leaves.iter().map(|(_, leaf)| leaf.kept()).sum();
         let left = kept.min(entries - unstructured::target(sparsity, entries));
-        let back = if leaves.iter().all(|(_, leaf)| leaf.can_regrow()) {
-            (swapped * left as f64) as usize
-        } else {
-            0
-        };
+        let back = (swapped * left as f64) as usize;
         let scores: Vec<Vec<f64>> = leaves.iter().map(|(_, leaf)| self.scores(leaf)).collect();
-        let keep = largest(&scores, left - back);
-        for ((name, leaf), keep) in leaves.iter_mut().zip(&keep) {
-            leaf.retain(keep).map_err(|fault| Error::weight(&*name, fault))?;
-        }
-        if back > 0 {
-            let pruned: Vec<Vec<usize>> = leaves.iter().map(|(_, leaf)| leaf.pruned_here()).collect();
-            let gradients: Vec<Vec<f64>> = leaves
-                .iter()
-                .zip(&pruned)
-                .map(|((_, leaf), places)| {
-                    places.iter().map(|i| leaf.gradient_at(*i).widen().abs()).collect()
-                })
-                .collect();
-            let chosen = largest(&gradients, back);
-            for (((name, leaf), places), chosen) in leaves.iter_mut().zip(&pruned).zip(&chosen) {
-                let places: Vec<usize> =
-                    places.iter().zip(chosen).filter_map(|(place, on)| on.then_some(*place)).collect();
-                leaf.regrow(&places).map_err(|fault| Error::weight(&*name, fault))?;
-            }
+        let mut keep = largest(&scores, left - back);
+        let back = if back > 0 { returning(leaves, &mut keep, back) } else { Vec::new() };
+        for (i, ((name, leaf), keep)) in leaves.iter_mut().zip(&keep).enumerate() {
+            leaf.retain(keep)
+                .and_then(|()| back.get(i).map_or(Ok(()), |places| leaf.regrow(places)))
+                .map_err(|fault| Error::weight(&*name, fault))?;
         }
         Ok(())
     }
@@ -342,6 +388,48 @@ impl GradualPruner {
         }
         scores
     }
+}
+
+/// How many whole steps of so many a fraction is. What is a whole number but for rounding is that number.
+fn step_at(fraction: f64, steps: usize) -> usize {
+    (fraction * steps as f64 + 1e-9) as usize
+}
+
+/// Of the entries that are not kept, the places of the `count` with the largest gradients, for each leaf. Those that would
+/// only now go are kept instead, with their values and what the optimizer knows of them.
+fn returning<T: Float>(
+    leaves: &[(String, &mut LeafParam<T>)],
+    keep: &mut [Vec<bool>],
+    count: usize,
+) -> Vec<Vec<usize>> {
+    // The place of each, and which of the trained entries it is yet.
+    let out: Vec<Vec<(usize, Option<usize>)>> = leaves
+        .iter()
+        .zip(&*keep)
+        .map(|((_, leaf), keep)| {
+            let going =
+                leaf.places().enumerate().filter(|(i, _)| !keep[*i]).map(|(i, place)| (place, Some(i)));
+            let mut out: Vec<_> =
+                leaf.pruned_here().into_iter().map(|place| (place, None)).chain(going).collect();
+            out.sort_unstable();
+            out
+        })
+        .collect();
+    let gradient = |leaf: &LeafParam<T>, place: usize| leaf.gradient_at(place).widen().abs();
+    let gradients: Vec<Vec<f64>> = leaves
+        .iter()
+        .zip(&out)
+        .map(|((_, leaf), out)| out.iter().map(|(place, _)| gradient(leaf, *place)).collect())
+        .collect();
+    let chosen = largest(&gradients, count);
+    let mut back = Vec::with_capacity(leaves.len());
+    for ((out, chosen), keep) in out.iter().zip(&chosen).zip(keep) {
+        let chosen = out.iter().zip(chosen).filter_map(|(one, chosen)| chosen.then_some(*one));
+        let (yet, gone): (Vec<_>, Vec<_>) = chosen.partition(|(_, trained)| trained.is_some());
+        yet.iter().filter_map(|(_, trained)| *trained).for_each(|i| keep[i] = true);
+        back.push(gone.into_iter().map(|(place, _)| place).collect());
+    }
+    back
 }
 
 /// Bits that it takes to say where each entry lies and what it is.

@@ -101,6 +101,33 @@ fn the_sparsity_rises_as_the_schedule_says() {
 }
 
 #[test]
+fn a_window_in_epochs_is_one_in_steps() {
+    let model = model();
+    let to = || GradualPruner::new(MagnitudePruner::sparsity(0.8)).every(3);
+    // Five epochs of eight steps.
+    for (epochs, fractions) in [(1..4, 0.2..0.8), (0..5, 0.0..1.0), (3..3, 0.6..0.6)] {
+        let seen = run(to().between_epochs(epochs.clone()), &mut student(&model));
+        assert_eq!(seen, run(to().between(fractions), &mut student(&model)), "{epochs:?}");
+        let first = seen.iter().position(|pruned| pruned[0] > 0).unwrap();
+        let begin = 8 * epochs.start;
+        assert!(first == begin || (first == begin + 3 && epochs.end > epochs.start), "{epochs:?}: {first}");
+    }
+    let data = data(8);
+    for pruner in [
+        to().between_epochs(0..3),
+        to().between_epochs(std::ops::Range { start: 2, end: 1 }),
+        to().between_epochs(0..2).rewind_to(0.0),
+    ] {
+        let result = FineTuner::new(&data).epochs(2).prune(pruner).fit(&mut student(&model), &mut quiet);
+        assert!(matches!(result, Err(Error::Setting { .. })));
+    }
+    // 29 of 100 is 28.999 in floats.
+    assert_eq!(to().between_epochs(0..29).over(100).unwrap().last_step(100), 29);
+    let json = serde_json::to_string(&to().between_epochs(1..4)).unwrap();
+    assert_eq!(serde_json::from_str::<GradualPruner>(&json).unwrap(), to().between_epochs(1..4));
+}
+
+#[test]
 fn a_pipeline_prunes_trains_saves_and_opens() {
     let (model, data) = (model(), data(64));
     let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.9).global().only("*"));
@@ -149,7 +176,47 @@ fn places_change_hands_where_the_gradient_is_large() {
     wanted.sort_unstable();
     let found: Vec<(usize, f32)> = ours.entries("a.weight").unwrap().collect();
     assert_eq!(found.iter().map(|(i, _)| *i).collect::<Vec<_>>(), wanted);
-    assert!(found.iter().all(|(i, x)| if rest[..back].contains(i) { *x == 0.0 } else { *x == values[*i] }));
+    // Those that went and came back at once never went.
+    assert!(found.iter().all(|(i, x)| *x == values[*i]));
+
+    // Of those that were pruned before, some come back at zero, and nothing is known of them.
+    let mut ours = student(&model);
+    let pass = |ours: &mut Trainable| {
+        let y = ours.forward(&Input::Values(numbers(&[5, 12], 3)), &[]).unwrap();
+        ours.backward(&Outputs { logits: y.logits, taps: vec![] }).unwrap();
+    };
+    pruner(0.3).before_step(0, 40, &mut ours).unwrap();
+    pass(&mut ours);
+    ours.step(0.01).unwrap();
+    pass(&mut ours);
+    pruner(0.3).before_step(4, 40, &mut ours).unwrap();
+    ours.step(0.01).unwrap();
+    pass(&mut ours);
+    let all: Vec<(usize, f32)> = ours.entries("a.weight").unwrap().collect();
+    let known: Vec<f32> = moments(&ours);
+    pruner(0.9).before_step(8, 40, &mut ours).unwrap();
+    let (mut stayed, mut new) = (0, 0);
+    for ((i, x), m) in ours.entries("a.weight").unwrap().zip(moments(&ours)) {
+        match all.iter().position(|(j, _)| *j == i) {
+            Some(j) => {
+                assert_eq!((x, m), (all[j].1, known[j]), "entry {i}");
+                stayed += 1;
+            }
+            None => {
+                assert_eq!((x, m), (0.0, 0.0), "entry {i}");
+                new += 1;
+            }
+        }
+    }
+    assert!(stayed > 0 && new > 0, "{stayed} {new}");
+}
+
+/// What the optimizer knows of the squared gradients of the first matrix.
+fn moments(student: &Trainable) -> Vec<f32> {
+    let mut student = student.clone();
+    let mut leaves =
+        student.selected(&crate::model::Select { only: vec!["a.weight".into()], ..Default::default() });
+    leaves.remove(0).1.squared_gradients().unwrap().to_vec()
 }
 
 #[test]
@@ -188,16 +255,30 @@ fn entries_come_back_at_zero_and_the_rest_is_kept() {
 #[test]
 fn what_is_kept_goes_back_to_what_it_was() {
     let model = model();
-    let pruner = GradualPruner::new(MagnitudePruner::sparsity(0.8)).between(0.2..0.99).rewind_to(0.0);
+    let pruner = |to| GradualPruner::new(to).between(0.2..0.99).rewind_to(0.0);
+    let (some, pruner) =
+        (pruner(MagnitudePruner::sparsity(0.8).only("a.weight")), pruner(MagnitudePruner::sparsity(0.8)));
     let mut student = student(&model);
     let data = data(64);
-    let first = model.weight("a.weight").unwrap().to_dense().unwrap();
+    let values = |name: &str| model.weight(name).unwrap().to_dense().unwrap().into_vec();
     // With a rate of almost nothing after the window, the first values are all there is to see.
-    let tuner = FineTuner::new(&data).batch_size(8).epochs(5).rate(0.05).prune(pruner);
+    let tuner = FineTuner::new(&data).batch_size(8).epochs(5).rate(0.05).prune(pruner.clone());
     tuner.fit(&mut student, &mut quiet).unwrap();
     let entries: Vec<(usize, f32)> = student.entries("a.weight").unwrap().collect();
     assert_eq!(entries.len(), 48);
-    assert!(entries.iter().all(|(i, x)| (x - first.as_slice()[*i]).abs() < 1e-2), "close to the beginning");
+    let close = |a: f32, b: f32| (a - b).abs() < 1e-2;
+    let first = values("a.weight");
+    assert!(entries.iter().all(|(i, x)| close(*x, first[*i])), "close to the beginning");
+    // All of it: what is not selected as well.
+    for pruner in [pruner, some] {
+        let mut student = self::student(&model);
+        let tuner = FineTuner::new(&data).batch_size(8).epochs(5).rate(0.05).prune(pruner);
+        tuner.fit(&mut student, &mut quiet).unwrap();
+        for name in ["a.weight", "a.bias", "b.weight", "b.bias"] {
+            let first = values(name);
+            assert!(student.entries(name).unwrap().all(|(i, x)| close(x, first[i])), "{name}");
+        }
+    }
 }
 
 #[test]
@@ -222,10 +303,9 @@ fn codes_and_factors_are_pruned_in_their_form() {
         let opened = Model::from_bytes(small.to_bytes().unwrap()).unwrap();
         assert_eq!(opened.weight("a.weight").unwrap(), weight);
     }
-    // Codes do not come back, so nothing changes places.
+    // Codes do not come back.
     let coded = Pipeline::new().quantize(4).run(model()).unwrap().model;
     let mut student = student(&coded);
-    run(GradualPruner::new(MagnitudePruner::sparsity(0.5)).regrow(0.5), &mut student);
     student.retain("a.weight", |i, _| i > 0).unwrap();
     assert!(student.regrow("a.weight", &[0]).is_err());
 }
@@ -245,6 +325,7 @@ fn what_cannot_be_is_refused() {
         ok.clone().compact(-1.0),
         ok.clone().regrow(1.0),
         ok.clone().rewind_to(0.5),
+        ok.clone().between(0.0..1.0).rewind_to(0.0),
     ] {
         let data = data(8);
         let result = FineTuner::new(&data).prune(wrong.clone()).fit(&mut student(&model()), &mut quiet);
@@ -265,6 +346,42 @@ fn what_cannot_be_is_refused() {
     let data = data(8);
     let result = FineTuner::new(&data).prune(ok).fit(&mut Other, &mut quiet);
     assert!(matches!(result, Err(Error::Data(_))));
+}
+
+#[test]
+fn settings_that_could_have_no_effect_are_refused() {
+    let data = data(32);
+    let half = || MagnitudePruner::sparsity(0.5);
+    let table =
+        Pipeline::new().then(CodebookQuantizer::values(8).only("a.weight")).run(model()).unwrap().model;
+    let coded =
+        Pipeline::new().quantize(AffineQuantizer::bits(4).only("b.weight")).run(model()).unwrap().model;
+    let fit = |model: &Model, pruner: GradualPruner| {
+        FineTuner::new(&data).prune(pruner).fit(&mut student(model), &mut quiet)
+    };
+    let nothing = fit(&model(), GradualPruner::new(half().only("typo").only("x.*"))).unwrap_err();
+    assert!(
+        matches!(&nothing, Error::Weight { weight, fault: Fault::Refused(Refusal::SelectsNothing) } if weight == "typo, x.*"),
+        "{nothing}"
+    );
+    let pruner = || GradualPruner::new(half().global());
+    for (model, pruner, name) in [
+        (&coded, pruner().regrow(0.3), "b.weight"),
+        (&table, pruner().regrow(0.3), "a.weight"),
+        (&table, pruner().saliency(Saliency::Fisher), "a.weight"),
+        (&coded, pruner().rewind_to(0.0), "b.weight"),
+        // Not selected, but it would have to go back.
+        (&table, GradualPruner::new(half().only("b.weight")).rewind_to(0.0), "a.weight"),
+    ] {
+        let error = fit(model, pruner).unwrap_err();
+        assert!(
+            matches!(&error, Error::Weight { weight, fault: Fault::Form(_) } if weight == name),
+            "{error}"
+        );
+    }
+    // Each entry of a quantized weight has a gradient of its own.
+    fit(&coded, pruner().saliency(Saliency::Fisher)).unwrap();
+    fit(&table, pruner()).unwrap();
 }
 
 #[test]

@@ -201,6 +201,41 @@ fn importance_is_measured_where_others_read() {
     assert_eq!(setting(step().batch_size(0)), "batch_size");
 }
 
+/// A channel of a residual sum counts at both of its readers: with each alone, another one would stay.
+#[test]
+fn importance_adds_up_through_residual_sums() {
+    let residual = |a: &[f64], b: &[f64]| {
+        let stem = Graph::new().linear_without_bias("a").relu();
+        let skip = stem.last();
+        let graph = stem.linear_without_bias("b").add(skip).relu().linear_without_bias("c");
+        Model::from_tensors([
+            ("a.weight", tensor(&[3, 1], a)),
+            ("b.weight", tensor(&[3, 3], b)),
+            ("c.weight", tensor(&[2, 3], &[1.0, 0.0, 1.0, 0.0, 1.0, 1.0])),
+        ])
+        .unwrap()
+        .with_graph(graph)
+        .unwrap()
+    };
+    let stays = |model: &Model<f64>, pruner: MeasuredChannelPruner<'_, f64>| {
+        let small = Pipeline::default().then(pruner).run(model).unwrap().model;
+        assert_eq!([shape(&small, "b.weight"), shape(&small, "c.weight")], [[1, 1], [2, 1]]);
+        small.weight("a.weight").unwrap().to_dense().unwrap().as_slice().to_vec()
+    };
+    // 1, 2.5, 3 are read first, and then 4, 3.5, 0.
+    let model = residual(&[1.0, 2.5, 3.0], &[0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, -2.0]);
+    let data = Examples::unlabelled(tensor(&[1, 1], &[1.0])).unwrap();
+    assert_eq!(stays(&model, ChannelPruner::ratio(0.67).activation(&data)), [2.5]);
+    #[cfg(feature = "train")]
+    {
+        // 1, 2.5, 3.5 and 4.5, 6, 0, and with the gradients of the loss 6.5, 12.5, 14 and 18, 15, 0.
+        let model = residual(&[1.0, 2.5, 3.5], &[0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, -2.0]);
+        let wanted = tensor(&[1, 2], &[0.5, 3.5]);
+        let data = Examples::with_values(tensor(&[1, 1], &[1.0]), wanted).unwrap();
+        assert_eq!(stays(&model, ChannelPruner::ratio(0.67).taylor(&data)), [2.5]);
+    }
+}
+
 #[test]
 fn data_measure_maps_and_flattened_maps_alike() {
     let graph = Graph::new().conv2d("a", conv(0)).relu().conv2d("b", conv(0)).relu().flatten().linear("c");
