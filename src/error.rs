@@ -85,7 +85,11 @@ pub enum Error {
     #[error("dataset: {0}")]
     Data(&'static str),
     /// The loss became infinite or not a number, or a weight or what goes into a layer did.
-    #[error("training diverged in epoch {epoch}, step {step}: {}{}", why(*loss, source.as_deref()), kept(checkpoint.as_deref()))]
+    #[error(
+        "training diverged in epoch {epoch}, step {step}: {}{}",
+        why(*loss, source.as_deref()),
+        kept(checkpoint.as_deref())
+    )]
     Diverged {
         /// Epoch, from 0.
         epoch: usize,

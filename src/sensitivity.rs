@@ -96,8 +96,8 @@ impl<'a, T: Float> SensitivityScan<'a, T> {
     /// Measures: once as it is, and once for each weight and amount.
     ///
     /// # Errors
-    /// [`Error::Setting`] for an amount out of its range; [`Error::Plan`] where `only` takes no weight; the errors of pruning and quantizing, with the name of the
-    /// weight; those of [`Network::accuracy`](crate::nn::Network::accuracy).
+    /// [`Error::Setting`] for an amount out of its range; [`Error::Plan`] where `only` takes no weight; the errors of
+    /// pruning and quantizing, with the name of the weight; those of [`Network::accuracy`](crate::nn::Network::accuracy).
     pub fn run(&self, model: &Model<T>) -> Result<Sensitivity> {
         let setting =
             |step: &str, invalid: Invalid| Error::Setting { index: 0, step: step.to_owned(), invalid };

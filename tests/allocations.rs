@@ -144,7 +144,7 @@ impl Watch {
 
 /// 32 steps of 16 samples.
 fn samples() -> Result<Examples> {
-    let pixels = (0..512 * 784).map(|i| (i * 7919 % 256) as f32 / 256.0).collect();
+    let pixels = (0..512 * 784_u64).map(|i| (i * 7919 % 257) as f32 / 257.0).collect();
     Examples::new(Tensor::new(&[512, 784], pixels)?, (0..512).map(|i| i % 10).collect())
 }
 

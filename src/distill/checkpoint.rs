@@ -48,7 +48,8 @@ const TEACHER: &str = "teacher";
 /// # Errors
 /// Of a training that resumes: [`Error::Format`] when the file is damaged, or that of another
 /// training; it names the first thing that differs (a setting, a weight, the data, the teacher) and what it is here and
-/// there. Data and teacher are known by up to 64 samples, spread over the data. The settings must be the same, but for this one, and so must the model that the student was made of.
+/// there. Data and teacher are known by up to 64 samples, spread over the data. The settings must be the same, but for
+/// this one, and so must the model that the student was made of.
 /// [`Error::Data`] when the student is one that cannot be kept ([`Student::state`]).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoint {

@@ -179,8 +179,8 @@ impl<'a, T: Float> Distiller<'a, T> {
     /// [`Error::Label`](crate::Error::Label); [`Error::Diverged`](crate::Error::Diverged) when the loss is not a number
     /// any more, or a weight of a `Trainable` or what goes into a layer with coded inputs is none;
     /// [`Error::Format`](crate::Error::Format) for files of cached logits and checkpoints; errors of the
-    /// dataset, the teacher, the student and the hook. What can be seen from the settings and from the first batch of the
-    /// training and of the validation data is found before the student has changed, and so is an end that `progress`
+    /// dataset, the teacher, the student and the hook. What can be seen from the settings and from the first batch of
+    /// the training and of the validation data is found before the student has changed, and so is an end that `progress`
     /// calls for before the first step.
     pub fn fit(
         &self,

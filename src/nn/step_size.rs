@@ -11,10 +11,10 @@
 //! ```
 //!
 //! # Steps
-//! The paper descends along the gradient, at a rate of its own. Here the optimizer is shared with the weights: it gets the
-//! gradient divided by the scale, and the scale is multiplied by the exponential of the step that comes out. For plain
-//! gradient descent this is the paper's step (to first order); Adam, whose steps are as large as the rate whatever the
-//! gradient is, changes a scale by that *fraction* of it. A step is at most a factor of e, and there is no decay: a
+//! The paper descends along the gradient, at a rate of its own. Here the optimizer is shared with the weights: it gets
+//! the gradient divided by the scale, and the scale is multiplied by the exponential of the step that comes out. For
+//! plain gradient descent this is the paper's step (to first order); Adam, whose steps are as large as the rate whatever
+//! the gradient is, changes a scale by that *fraction* of it. A step is at most a factor of e, and there is no decay: a
 //! smaller scale is no simpler.
 //!
 //! A scale is used in the precision in which it is stored, and stays a positive number.

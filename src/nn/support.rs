@@ -175,6 +175,8 @@ impl<T: Float> LeafParam<T> {
     fn rewind(&mut self) {
         let Some(values) = self.remembered.take() else { return };
         self.state = State::default();
+        // A gradient that there is belongs to other numbers.
+        self.fresh = true;
         if self.is_direct() {
             self.dense = values;
         } else {

@@ -44,8 +44,8 @@ use std::ops::Range;
 ///
 /// # Errors
 /// A pruner by threshold, pattern or channels is refused: they have no sparsity to rise to. So is a student that
-/// is not a [`Trainable`], one of which nothing is selected ([`Refusal::SelectsNothing`]), and one that is pruned further
-/// already ([`Refusal::GoesDown`]): a schedule does not go down.
+/// is not a [`Trainable`], one of which nothing is selected ([`Refusal::SelectsNothing`]), and one that is pruned
+/// further already ([`Refusal::GoesDown`]): a schedule does not go down.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GradualPruner {
@@ -193,14 +193,14 @@ impl GradualPruner {
         self
     }
 
-    /// At the end of the window, the network goes back to the numbers it had after this fraction of the training, but for
-    /// the entries that were pruned (Frankle et al., *Linear mode connectivity and the lottery ticket hypothesis*, arXiv
-    /// 1912.05671): all that is trained does, biases and norms and weights that are not pruned among them, and so do
-    /// running statistics; the optimizer forgets what it knows. The window must end before the training does.
+    /// At the end of the window, the network goes back to the numbers it had after this fraction of the training, but
+    /// for the entries that were pruned (Frankle et al., *Linear mode connectivity and the lottery ticket hypothesis*,
+    /// arXiv 1912.05671): all that is trained does, biases and norms and weights that are not pruned among them, and so
+    /// do running statistics; the optimizer forgets what it knows. The window must end before the training does.
     ///
-    /// The rate does not go back: there are as many steps as there are. Under a schedule that falls, choose one that
-    /// [holds](crate::nn::Schedule::Cosine) until the end of the window, and a window that leaves as long a training after
-    /// it as the ticket needs. Refused where a trained weight is quantized: codes do not go back.
+    /// The rate does not go back: there are as many steps as there are. Choose a schedule that
+    /// [holds](crate::nn::Schedule::Cosine) until the end of the window, and a window that leaves as many steps after it
+    /// as the ticket needs. Refused where a trained weight is quantized: codes do not go back.
     pub fn rewind_to(mut self, fraction: f64) -> Self {
         self.rewind_to = Some(fraction);
         self
@@ -395,8 +395,8 @@ fn step_at(fraction: f64, steps: usize) -> usize {
     (fraction * steps as f64 + 1e-9) as usize
 }
 
-/// Of the entries that are not kept, the places of the `count` with the largest gradients, for each leaf. Those that would
-/// only now go are kept instead, with their values and what the optimizer knows of them.
+/// Of the entries that are not kept, the places of the `count` with the largest gradients, for each leaf. Those that
+/// would only now go are kept instead, with their values and what the optimizer knows of them.
 fn returning<T: Float>(
     leaves: &[(String, &mut LeafParam<T>)],
     keep: &mut [Vec<bool>],

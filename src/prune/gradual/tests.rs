@@ -279,6 +279,21 @@ fn what_is_kept_goes_back_to_what_it_was() {
             assert!(student.entries(name).unwrap().all(|(i, x)| close(x, first[i])), "{name}");
         }
     }
+    // The step that comes with it does nothing: its gradient belongs to other numbers.
+    let mut student = self::student(&model);
+    student.remember();
+    for _ in 0..2 {
+        let y = student.forward(&Input::Values(numbers(&[5, 12], 3)), &[]).unwrap();
+        student.backward(&Outputs { logits: y.logits, taps: vec![] }).unwrap();
+        student.step(0.01).unwrap();
+        student.backward(&Outputs { logits: numbers(&[5, 3], 4), taps: vec![] }).unwrap();
+    }
+    assert_ne!(student.values("a.bias").unwrap(), values("a.bias"));
+    student.rewind();
+    student.step(0.01).unwrap();
+    for name in ["a.weight", "a.bias", "b.weight", "b.bias"] {
+        assert_eq!(student.values(name).unwrap(), values(name), "{name}");
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ proptest! {
         let model = match formed.run(&model) {
             Ok(formed) => formed.model,
             // A codebook may find too few entries to share it.
-            Err(Error::Weight { fault: Fault::Refused(Refusal::CodebookTooLarge { .. }), .. }) => model,
+            Err(Error::Plan { why: Refusal::CodebookTooLarge { .. }, .. }) => model,
             Err(error) => panic!("{error}"),
         };
         let (small, report) = slim(&model, ChannelPruner::dead());
