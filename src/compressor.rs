@@ -200,6 +200,7 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
             why,
         })?;
         crate::pipeline::each_planned(self, &mut model, Some(&planned), &Log::quiet(self.name()))?;
+        model.gather()?;
         model.weight("weight").cloned().ok_or_else(|| GraphError::NoWeight("weight".to_owned()).into())
     }
 }

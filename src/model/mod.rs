@@ -296,6 +296,20 @@ impl<T: Float> Model<T> {
         self.entries.iter_mut().map(|e| (&mut e.info, &mut e.content))
     }
 
+    /// Reads the values that steps have chosen, but left in their file: whoever runs a weight would read them with
+    /// each product.
+    pub(crate) fn gather(&mut self) -> Result<()> {
+        for (info, content) in self.contents_mut() {
+            if let Content::Weight(weight) = content
+                && weight.leaves().iter().any(|leaf| leaf.ends().is_some())
+            {
+                let all = Weight::clone(weight).map_leaves(&mut |leaf| leaf.gathered());
+                *weight = Arc::new(all.map_err(|fault| Error::weight(&info.name, fault))?);
+            }
+        }
+        Ok(())
+    }
+
     /// The weight of that name.
     pub fn weight(&self, name: &str) -> Option<&Weight<T>> {
         match &self.entries[*self.index.get(name)?].content {

@@ -41,6 +41,7 @@ pub(super) fn run<T: Float>(pipeline: &Pipeline<'_, T>, mut model: Model<T>) -> 
         };
         rows.push((step.step.name().to_owned(), record, bytes, start.elapsed().as_secs_f64()));
     }
+    model.gather()?;
     model.reserve_header(header_bound(planned.last().unwrap_or(&outline), &model));
     let report = report(&model, &before, bytes_before, rows);
     Ok(Compressed { model, report })
@@ -116,7 +117,8 @@ pub(crate) fn each_weight<T: Float>(
     model: &mut Model<T>,
     log: &Log<'_>,
 ) -> Result<()> {
-    each_planned(each, model, None, log)
+    each_planned(each, model, None, log)?;
+    model.gather()
 }
 
 pub(crate) fn each_planned<T: Float>(

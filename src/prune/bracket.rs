@@ -33,9 +33,9 @@ impl<B: Copy + Ord> Sample<B> {
     /// Adds a run out of every `every` entries of a leaf.
     pub fn add<T: Float<Bits = B>>(&mut self, leaf: &Leaf<T>, every: usize) -> Result<(), Fault> {
         let mask = leaf.mask()?;
-        let (run, every) = match leaf.resident_bytes() {
-            0 => (FILE_RUN, every * (FILE_RUN / RUN)),
-            _ => (RUN, every.max(RUN)),
+        let (run, every) = match leaf.is_unread() {
+            true => (FILE_RUN, every * (FILE_RUN / RUN)),
+            false => (RUN, every.max(RUN)),
         };
         let mut state = 1_u64;
         for first in (0..leaf.len()).step_by(every) {

@@ -3,6 +3,7 @@
 use super::bracket::{self, Bracket, Sample};
 use super::rank::{Counts, Cut, Selection};
 use crate::compressor::{Decision, Outcome, Survey, WeightCompressor};
+use crate::kernels::cpu::fast;
 use crate::model::{Select, WeightInfo};
 use crate::weight::{Block, Leaf};
 use crate::{Fault, Float, LeftAlone, Weight};
@@ -122,7 +123,11 @@ fn count<T: Float>(leaf: &Leaf<T>, selection: &Selection) -> Result<Vec<Counts>,
 fn equal<T: Float>(leaf: &Leaf<T>, magnitude: T::Bits) -> Result<Vec<u64>, Fault> {
     let mask = leaf.mask()?;
     leaf.map_blocks(mask.as_deref(), 1, |block| {
-        Ok(block.kept.iter().filter(|x| x.magnitude() == magnitude).count() as u64)
+        let count = fast(
+            #[inline(always)]
+            || block.kept.iter().filter(|x| x.magnitude() == magnitude).count(),
+        );
+        Ok(count as u64)
     })
 }
 
@@ -236,7 +241,7 @@ impl<'a, T: Float> GlobalSurvey<'a, T> {
         let ties = equal.map(|(name, equal)| {
             let own = equal.min(left);
             left -= own;
-            (name, own)
+            (name, if own == equal { Ties::All } else { Ties::First(own) })
         });
         Decision::Ready(Box::new(GlobalCut {
             select: self.select,
@@ -329,7 +334,14 @@ struct GlobalCut<'a> {
     select: &'a Select,
     magnitude: u64,
     /// Equal magnitudes that are pruned, by name of the weight.
-    ties: BTreeMap<String, u64>,
+    ties: BTreeMap<String, Ties>,
+}
+
+/// Which of the equal magnitudes of a weight are pruned.
+#[derive(Clone, Copy)]
+enum Ties {
+    All,
+    First(u64),
 }
 
 impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
@@ -341,8 +353,12 @@ impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }
-        let mut left = self.ties.get(&*info.name).copied().unwrap_or(0);
-        let least = T::capped(self.magnitude);
+        // Only where some stay must they be looked for.
+        let (least, mut left) = match self.ties.get(&*info.name) {
+            Some(Ties::All) => (T::capped(self.magnitude.saturating_add(1)), 0),
+            Some(Ties::First(ties)) => (T::capped(self.magnitude), *ties),
+            None => (T::capped(self.magnitude), 0),
+        };
         let before = kept_unless(&weight, |leaf| shrinks(leaf, least))?;
         let after = weight.map_leaves(&mut |leaf| {
             if left == 0 {

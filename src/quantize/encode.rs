@@ -48,10 +48,17 @@ pub(super) fn encode<T: Float>(
                 match whole {
                     Some(grid) => grid.steps().encode(&block.kept, codes),
                     None => {
-                        let starts = block.range.clone().step_by(run);
-                        let lens = starts.map(|start| rank(start + run) - rank(start));
-                        code_runs(scheme, how, &block.kept, lens, grids, codes)
-                            .ok_or_else(|| not_finite(&block))?;
+                        let range = block.range.clone();
+                        match mask {
+                            Some(mask) => {
+                                code_runs(scheme, how, &block.kept, mask.counts(range, run), grids, codes)
+                            }
+                            None => {
+                                let lens = std::iter::repeat_n(run, range.len() / run);
+                                code_runs(scheme, how, &block.kept, lens, grids, codes)
+                            }
+                        }
+                        .ok_or_else(|| not_finite(&block))?;
                     }
                 }
                 if bits == 8 {
@@ -91,8 +98,14 @@ fn whole<T: Float>(
     scheme: Scheme,
     range: Range,
 ) -> Result<Grid<T>, Fault> {
-    let found = leaf.map_blocks(mask, 1, |block| ends(&block.kept).ok_or_else(|| not_finite(&block)))?;
-    let all = found.into_iter().fold((T::zero(), T::zero()), |a, b| (a.0.min(b.0), a.1.max(b.1)));
+    let all = match leaf.ends() {
+        Some(all) => all,
+        None => {
+            let found =
+                leaf.map_blocks(mask, 1, |block| ends(&block.kept).ok_or_else(|| not_finite(&block)))?;
+            found.into_iter().fold((T::zero(), T::zero()), |a, b| (a.0.min(b.0), a.1.max(b.1)))
+        }
+    };
     Ok(match range {
         Range::MinMax => scheme.grid(all.0.widen(), all.1.widen()),
         _ => range.fit(scheme, &leaf.read_kept(0..leaf.len(), mask)?, all),

@@ -55,8 +55,9 @@ impl Bytes {
         }
     }
 
-    /// Calls `f` with `len` bytes from `at` on, read into memory that is used again, at a multiple of 64.
-    pub fn with<R>(&self, at: usize, len: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R, Fault> {
+    /// Calls `f` with `len` bytes from `at` on, read into memory that is used again, at a multiple of 64. It may
+    /// change them.
+    pub fn with<R>(&self, at: usize, len: usize, f: impl FnOnce(&mut [u8]) -> R) -> Result<R, Fault> {
         const PAGE: usize = 4096;
         const LINE: usize = 64;
         memory::with_scratch(len + 2 * PAGE, |buffer| {

@@ -130,6 +130,43 @@ impl Mask {
         self.ranks[group] + whole + part
     }
 
+    /// How many are kept of each `run` of entries of the range, which starts at a multiple of 64.
+    #[inline(always)]
+    pub fn counts(&self, range: Range<usize>, run: usize) -> impl Iterator<Item = usize> + '_ {
+        let whole = run.is_multiple_of(64);
+        let mut before = if whole { 0 } else { self.rank(range.start) };
+        range.clone().step_by(run).map(
+            #[inline(always)]
+            move |start| {
+                let end = (start + run).min(range.end);
+                if whole {
+                    return self.words(start..end).iter().map(|w| w.count_ones() as usize).sum();
+                }
+                let after = self.rank(end);
+                after - std::mem::replace(&mut before, after)
+            },
+        )
+    }
+
+    /// The position of the kept entry that `rank` others come before, for `rank < kept`.
+    pub fn place(&self, rank: usize) -> usize {
+        // The last group that does not begin past it.
+        let group = self.ranks[..self.ranks.len() - 1].partition_point(|before| *before <= rank) - 1;
+        let mut left = rank - self.ranks[group];
+        let mut at = group * RANK_WORDS;
+        while let Some(word) = self.words.get(at) {
+            let count = word.count_ones() as usize;
+            if left < count {
+                let rest = (0..left).fold(*word, |word, _| word & (word - 1));
+                return at * 64 + rest.trailing_zeros() as usize;
+            }
+            left -= count;
+            at += 1;
+        }
+        debug_assert!(false, "there are not so many");
+        self.len
+    }
+
     /// Positions of the kept entries in `range`, ascending.
     pub fn positions(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
         let (first, last) = (range.start / 64, range.end.div_ceil(64).max(range.start / 64));
@@ -179,6 +216,13 @@ mod tests {
             prop_assert_eq!(mask.rank(bits.len()), on.len());
             let inside: Vec<usize> = on.iter().copied().filter(|i| (a..b).contains(i)).collect();
             prop_assert_eq!(mask.positions(a..b).collect::<Vec<_>>(), inside);
+            let start = a / 64 * 64;
+            for run in [1, 64, 100, 128] {
+                let counts: Vec<usize> = mask.counts(start..bits.len(), run).collect();
+                let each = bits[start..].chunks(run).map(|c| c.iter().filter(|on| **on).count());
+                prop_assert_eq!(counts, each.collect::<Vec<_>>());
+            }
+            prop_assert_eq!((0..on.len()).map(|rank| mask.place(rank)).collect::<Vec<_>>(), on);
             prop_assert_eq!(Mask::from_le_bytes(&mask.to_le_bytes(), bits.len()), mask);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! One pass, in strips that stay in a core's innermost cache: each is looked at, its bits of the mask are
 //! written, and its kept values move together. Where nobody else holds the values, they move within their own
-//! memory; else they are written to new memory, of which only what is kept is touched.
+//! memory; of a file, they stay there until they are wanted; else they are written to new memory, of which only
+//! what is kept is touched.
 
 use super::affine::Affine;
 use super::codebook::NO_ZEROS;
@@ -12,6 +13,7 @@ use super::mask::Mask;
 use super::values::Values;
 use crate::kernels::memory::reserve;
 use crate::kernels::prune::{close_up, collect, deposit};
+use crate::kernels::quantize::ends_of;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -98,6 +100,15 @@ impl<T: Float> Leaf<T> {
         let coding = match coding {
             Coding::Float(values) => Coding::Float(match values.into_own() {
                 Ok((own, dtype)) => Values::selected(in_place(own, old, runs, align, choose)?, dtype),
+                Err(values) if values.is_unread() && (old.is_none() || values.ends().is_some()) => {
+                    let ends = looked_at(&values, old, runs.collect(), align, choose)?;
+                    let new = Arc::new(Mask::new(words, rows * cols));
+                    if new.kept() == before {
+                        return Ok(Self { rows, cols, support, coding: Coding::Float(values) });
+                    }
+                    let coding = Coding::Float(values.chosen(Arc::clone(&new), ends)?);
+                    return Ok(Self { rows, cols, support: Support::Kept(new), coding });
+                }
                 Err(values) => {
                     let kept = copied(&values, old, runs, align, choose)?;
                     if kept.len() == before { values } else { Values::selected(kept, values.dtype()) }
@@ -244,20 +255,54 @@ fn copied<'a, T: Float>(
 ) -> Result<Vec<T>, Fault> {
     let jobs = runs.map(|run| (kept(old, &run.range), run)).collect();
     let too_large = || Fault::Form("the kept values do not fit in memory");
-    collect(jobs, too_large, |run: Run<'_>, sink| {
-        values.with(rank(old, run.range.start)..rank(old, run.range.end), |all| {
-            let mut at = 0;
-            let mut scratch = Vec::new();
-            each_strip(run, old, align, |range, n, bits| {
-                let strip = &all[at..at + n];
-                at += n;
-                checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
-                scratch.clear();
-                scratch.extend_from_slice(strip);
-                let chosen = T::compact(&mut scratch, 0, bits, 0);
-                sink.extend_from_slice(&scratch[..chosen]);
-                Ok(())
-            })
+    collect(jobs, too_large, |run, sink| {
+        let mut scratch = Vec::new();
+        each_choice(values, old, run, align, choose, |strip, bits| {
+            scratch.clear();
+            scratch.extend_from_slice(strip);
+            let chosen = T::compact(&mut scratch, 0, bits, 0);
+            sink.extend_from_slice(&scratch[..chosen]);
+        })
+    })
+}
+
+/// The least and the greatest of the chosen values, and 0, of values that stay where they are.
+fn looked_at<T: Float>(
+    values: &Values<T>,
+    old: Option<&Mask>,
+    runs: Vec<Run<'_>>,
+    align: usize,
+    choose: &impl Choose<T>,
+) -> Result<(T, T), Fault> {
+    let wider = |a: (T, T), b: (T, T)| (a.0.min(b.0), a.1.max(b.1));
+    let nothing = (T::zero(), T::zero());
+    let ends = parallel::try_map_vec(runs, |run| {
+        let mut all = nothing;
+        each_choice(values, old, run, align, choose, |strip, bits| {
+            all = wider(all, ends_of(strip, bits).unwrap_or(nothing));
+        })?;
+        Ok::<_, Fault>(all)
+    })?;
+    Ok(ends.into_iter().fold(nothing, wider))
+}
+
+/// Calls `f` with the values of each strip of a run, and the bits of the chosen ones.
+fn each_choice<T: Float>(
+    values: &Values<T>,
+    old: Option<&Mask>,
+    run: Run<'_>,
+    align: usize,
+    choose: &impl Choose<T>,
+    mut f: impl FnMut(&[T], &[u64]),
+) -> Result<(), Fault> {
+    values.with(rank(old, run.range.start)..rank(old, run.range.end), |all| {
+        let mut at = 0;
+        each_strip(run, old, align, |range, n, bits| {
+            let strip = &all[at..at + n];
+            at += n;
+            checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
+            f(strip, bits);
+            Ok(())
         })
     })
 }

@@ -1,22 +1,40 @@
 //! [`Values`]: floats that are in memory, or still in the bytes of a file.
 
 use super::bytes::Bytes;
+use super::mask::Mask;
+use crate::kernels::memory;
 use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to};
 use crate::{DType, Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-/// Bytes that are converted at a time.
+/// Bytes that are converted at a time, or values.
 const CHUNK: usize = 1 << 18;
+/// Entries of a word of a mask.
+const WORD: usize = 64;
 
 /// Floats of any stored type, seen as `T`.
 ///
 /// Invariant: owned values are exactly representable in `dtype`, so that what is saved is what was there.
 #[derive(Clone)]
 pub(crate) enum Values<T: Float> {
-    Owned { data: Arc<Vec<T>>, dtype: DType },
-    Raw { bytes: Bytes, dtype: DType },
+    Owned {
+        data: Arc<Vec<T>>,
+        dtype: DType,
+    },
+    Raw {
+        bytes: Bytes,
+        dtype: DType,
+    },
+    /// Of the `dtype` values in a file, those whose bits are set: choosing among values that nobody has read
+    /// yet needs no memory for them. `ends` are the least and the greatest, and 0.
+    Chosen {
+        bytes: Bytes,
+        dtype: DType,
+        mask: Arc<Mask>,
+        ends: (T, T),
+    },
 }
 
 impl<T: Float> Values<T> {
@@ -43,9 +61,37 @@ impl<T: Float> Values<T> {
         Self::Raw { bytes, dtype }
     }
 
+    /// The values of `self` whose bits are set, of which the least and the greatest, and 0, are `ends`. Where
+    /// these values are a choice already, `mask` chooses out of the same as that did.
+    pub fn chosen(self, mask: Arc<Mask>, ends: (T, T)) -> Result<Self, Fault> {
+        match self {
+            Self::Raw { bytes, dtype } | Self::Chosen { bytes, dtype, .. } => {
+                Ok(Self::Chosen { bytes, dtype, mask, ends })
+            }
+            Self::Owned { .. } => Err(Fault::Form("values in memory are chosen by moving them")),
+        }
+    }
+
+    /// Whether they are in a file.
+    pub fn is_unread(&self) -> bool {
+        match self {
+            Self::Owned { .. } => false,
+            Self::Raw { bytes, .. } | Self::Chosen { bytes, .. } => bytes.heap().is_none(),
+        }
+    }
+
+    /// The least and the greatest of them, and 0, where that is known.
+    pub fn ends(&self) -> Option<(T, T)> {
+        match self {
+            Self::Chosen { ends, .. } => Some(*ends),
+            _ => None,
+        }
+    }
+
     pub fn dtype(&self) -> DType {
         match self {
             Self::Owned { dtype, .. } | Self::Raw { dtype, .. } => *dtype,
+            Self::Chosen { dtype, .. } => narrower::<T>(*dtype),
         }
     }
 
@@ -53,6 +99,7 @@ impl<T: Float> Values<T> {
         match self {
             Self::Owned { data, .. } => data.len(),
             Self::Raw { bytes, dtype } => bytes.len() / (dtype.bits() / 8),
+            Self::Chosen { mask, .. } => mask.kept(),
         }
     }
 
@@ -65,7 +112,7 @@ impl<T: Float> Values<T> {
     pub fn resident_bytes(&self) -> usize {
         match self {
             Self::Owned { data, .. } => size_of_val(&data[..]),
-            Self::Raw { bytes, .. } => bytes.resident(),
+            Self::Raw { bytes, .. } | Self::Chosen { bytes, .. } => bytes.resident(),
         }
     }
 
@@ -74,6 +121,9 @@ impl<T: Float> Values<T> {
         match self {
             Self::Owned { data, .. } => Ok(Cow::Borrowed(&data[range])),
             Self::Raw { bytes, dtype } => decode(bytes, *dtype, range).map(Cow::Owned),
+            // Piece by piece: what is not chosen may be most of it.
+            Self::Chosen { .. } if range == (0..self.len()) => self.clone().into_vec().map(Cow::Owned),
+            Self::Chosen { .. } => self.with(range, |values| Ok(Cow::Owned(values.to_vec()))),
         }
     }
 
@@ -81,11 +131,19 @@ impl<T: Float> Values<T> {
     /// where they come from a file.
     pub fn with<R>(&self, range: Range<usize>, f: impl FnOnce(&[T]) -> Result<R, Fault>) -> Result<R, Fault> {
         match self {
-            Self::Raw { bytes, dtype } if *dtype == T::DTYPE && cfg!(target_endian = "little") => {
-                let size = size_of::<T>();
-                bytes.with(range.start * size, range.len() * size, |bytes| f(bytemuck::cast_slice(bytes)))?
+            Self::Raw { bytes, dtype } => with_all(bytes, *dtype, range, |values| f(values)),
+            Self::Chosen { bytes, dtype, mask, .. } => {
+                if range.is_empty() {
+                    return f(&[]);
+                }
+                let first = mask.place(range.start) / WORD * WORD;
+                let last = (mask.place(range.end - 1) + 1).next_multiple_of(WORD).min(mask.len());
+                with_all(bytes, *dtype, first..last, |values| {
+                    T::compact(values, 0, mask.words(first..last), 0);
+                    f(&values[range.start - mask.rank(first)..][..range.len()])
+                })
             }
-            _ => f(&self.read(range)?),
+            Self::Owned { data, .. } => f(&data[range]),
         }
     }
 
@@ -107,6 +165,8 @@ impl<T: Float> Values<T> {
             Self::Raw { bytes, dtype } => {
                 Ok(decode::<f64>(bytes, *dtype, 0..self.len())?.iter().all(|x| x.is_finite()))
             }
+            // Nothing else is chosen.
+            Self::Chosen { .. } => Ok(true),
         }
     }
 
@@ -117,6 +177,18 @@ impl<T: Float> Values<T> {
             Self::Raw { bytes, dtype } => {
                 let n = bytes.len() / (dtype.bits() / 8);
                 decode(&bytes, dtype, 0..n)
+            }
+            Self::Chosen { ref mask, .. } => {
+                let room = memory::reserve(mask.kept())
+                    .map_err(|_| Fault::Form("the kept values do not fit in memory"))?;
+                let pieces = chunks(mask).map(|range| (range.len(), range));
+                memory::fill(room, pieces, |range, slot| {
+                    self.with(range, |values| {
+                        slot.push(values);
+                        Ok(())
+                    })
+                })
+                .map(|(values, _)| values)
             }
         }
     }
@@ -139,7 +211,7 @@ impl<T: Float> Values<T> {
             Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
                 Ok(Self::Raw { bytes: bytes.load()?, dtype: *dtype })
             }
-            Self::Raw { dtype, .. } => {
+            Self::Raw { dtype, .. } | Self::Chosen { dtype, .. } => {
                 let data = self.clone().into_vec()?;
                 Ok(Self::selected(data, *dtype))
             }
@@ -151,19 +223,21 @@ impl<T: Float> Values<T> {
         &self,
         mut f: impl FnMut(&[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
+        let dtype = self.dtype();
+        let mut buffer = Vec::new();
+        let mut put = |chunk: &[T]| {
+            if dtype == T::DTYPE {
+                return f(&crate::tensor::to_le_bytes(chunk));
+            }
+            buffer.clear();
+            encode_floats(dtype, chunk, &mut buffer);
+            f(&buffer)
+        };
         match self {
-            Self::Owned { data, dtype } => {
-                let mut buffer = Vec::new();
-                for chunk in data.chunks(CHUNK) {
-                    if *dtype == T::DTYPE {
-                        f(&crate::tensor::to_le_bytes(chunk))?;
-                    } else {
-                        buffer.clear();
-                        encode_floats(*dtype, chunk, &mut buffer);
-                        f(&buffer)?;
-                    }
-                }
-                Ok(())
+            Self::Owned { data, .. } => data.chunks(CHUNK).try_for_each(put),
+            // What comes of putting it out is no fault.
+            Self::Chosen { mask, .. } => {
+                chunks(mask).try_for_each(|range| self.with(range, |values| Ok(put(values)))?)
             }
             Self::Raw { bytes, .. } => for_each_chunk(bytes, f),
         }
@@ -189,9 +263,30 @@ pub(crate) fn for_each_chunk<E: From<Fault>>(
     Ok(())
 }
 
+/// The numbers of chosen values, in runs out of about [`CHUNK`] of all.
+fn chunks(mask: &Mask) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..mask.len()).step_by(CHUNK);
+    starts.map(|start| mask.rank(start)..mask.rank(mask.len().min(start + CHUNK)))
+}
+
 /// Values of a wider stored type are held, and saved again, in `T`'s precision once they have been touched.
 fn narrower<T: Float>(dtype: DType) -> DType {
     if dtype.bits() < T::DTYPE.bits() { dtype } else { T::DTYPE }
+}
+
+/// Calls `f` with the values in `range` of the stored ones, in memory that is used again and may be changed.
+fn with_all<T: Float, R>(
+    bytes: &Bytes,
+    dtype: DType,
+    range: Range<usize>,
+    f: impl FnOnce(&mut [T]) -> Result<R, Fault>,
+) -> Result<R, Fault> {
+    if dtype == T::DTYPE && cfg!(target_endian = "little") {
+        let size = size_of::<T>();
+        bytes.with(range.start * size, range.len() * size, |bytes| f(bytemuck::cast_slice_mut(bytes)))?
+    } else {
+        f(&mut decode(bytes, dtype, range)?)
+    }
 }
 
 fn decode<T: Float>(bytes: &Bytes, dtype: DType, range: Range<usize>) -> Result<Vec<T>, Fault> {

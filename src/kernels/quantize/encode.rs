@@ -169,6 +169,22 @@ impl Line {
         self.encode_portable(values, ahead, out)
     }
 
+    /// The codes of less than a block. Whether all are certain.
+    #[inline(always)]
+    fn encode_rest(&self, values: &[f32], out: &mut [u8]) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        if crate::kernels::cpu::Avx512::new().is_some() {
+            // SAFETY: the CPU has the instructions, as was just asked.
+            #[allow(unsafe_code)]
+            return unsafe { super::avx512::encode_rest(self, values, out) };
+        }
+        let (mut block, mut codes) = ([[0.0; BLOCK]], [[0; BLOCK]]);
+        block[0][..values.len()].copy_from_slice(values);
+        let sure = self.encode(&block, 0, &mut codes) > 0;
+        out.copy_from_slice(&codes[0][..out.len()]);
+        sure
+    }
+
     fn encode_portable(&self, values: &[[f32; BLOCK]], ahead: usize, out: &mut [[u8; BLOCK]]) -> usize {
         for (block, (values, out)) in values.iter().zip(out).enumerate() {
             prefetch(values, ahead);
@@ -206,13 +222,8 @@ pub(super) fn encode_f32(values: &[f32], steps: &Steps<f32>, ahead: usize, out: 
             done += 1;
         }
     }
-    if !rest.is_empty() {
-        let (mut block, mut codes) = ([[0.0; BLOCK]], [[0; BLOCK]]);
-        block[0][..rest.len()].copy_from_slice(rest);
-        if line.encode(&block, 0, &mut codes) == 0 {
-            exact(&block[0], steps, &mut codes[0]);
-        }
-        out_rest.copy_from_slice(&codes[0][..rest.len()]);
+    if !rest.is_empty() && !line.encode_rest(rest, out_rest) {
+        exact(rest, steps, out_rest);
     }
 }
 

@@ -19,8 +19,16 @@ pub fn ends<T: Quantize>(values: &[T]) -> Option<(T, T)> {
     )
 }
 
+/// The same of those whose bits are set.
+pub fn ends_of<T: Quantize>(values: &[T], chosen: &[u64]) -> Option<(T, T)> {
+    fast(
+        #[inline(always)]
+        || T::ends_of(values, chosen),
+    )
+}
+
 macro_rules! ends {
-    ($ends:ident, $max_bits:ident, $t:ty, $signed:ty, $unsigned:ty) => {
+    ($ends:ident, $max_bits:ident, $max_bits_of:ident, $t:ty, $signed:ty, $unsigned:ty) => {
         /// The numbers that the largest bits say.
         #[inline(always)]
         pub(super) fn $ends((high, low): ($signed, $unsigned)) -> Option<($t, $t)> {
@@ -49,11 +57,25 @@ macro_rules! ends {
             }
             (high.into_iter().fold(0, <$signed>::max), low.into_iter().fold(0, <$unsigned>::max))
         }
+
+        /// The same of those whose bits are set: the others count as 0.
+        #[inline(always)]
+        pub(super) fn $max_bits_of(values: &[$t], chosen: &[u64]) -> ($signed, $unsigned) {
+            let (mut high, mut low) = (0, 0);
+            for (values, word) in values.chunks(64).zip(chosen) {
+                for (i, x) in values.iter().enumerate() {
+                    let bits = x.to_bits() & <$unsigned>::wrapping_sub(0, (word >> i & 1) as $unsigned);
+                    high = high.max(bits as $signed);
+                    low = low.max(bits);
+                }
+            }
+            (high, low)
+        }
     };
 }
 
-ends!(of_bits_f32, max_bits_f32, f32, i32, u32);
-ends!(of_bits_f64, max_bits_f64, f64, i64, u64);
+ends!(of_bits_f32, max_bits_f32, max_bits_of_f32, f32, i32, u32);
+ends!(of_bits_f64, max_bits_f64, max_bits_of_f64, f64, i64, u64);
 
 #[inline(always)]
 pub(super) fn ends_f32(values: &[f32]) -> Option<(f32, f32)> {
@@ -70,6 +92,22 @@ pub(super) fn ends_f32(values: &[f32]) -> Option<(f32, f32)> {
         return of_bits_f32(unsafe { super::avx2::max_bits(values) });
     }
     of_bits_f32(max_bits_f32(values))
+}
+
+#[inline(always)]
+pub(super) fn ends_of_f32(values: &[f32], chosen: &[u64]) -> Option<(f32, f32)> {
+    #[cfg(target_arch = "x86_64")]
+    if crate::kernels::cpu::Avx512::new().is_some() {
+        // SAFETY: the CPU has the instructions, as was just asked.
+        #[allow(unsafe_code)]
+        return of_bits_f32(unsafe { super::avx512::max_bits_of(values, chosen) });
+    }
+    of_bits_f32(max_bits_of_f32(values, chosen))
+}
+
+#[inline(always)]
+pub(super) fn ends_of_f64(values: &[f64], chosen: &[u64]) -> Option<(f64, f64)> {
+    of_bits_f64(max_bits_of_f64(values, chosen))
 }
 
 #[inline(always)]
@@ -106,6 +144,12 @@ mod tests {
             let wide: Vec<f64> = values.iter().map(|x| f64::from(*x)).collect();
             let wanted = plain(values).map(|(a, b)| (f64::from(a), f64::from(b)));
             prop_assert_eq!(ends(&wide), wanted);
+            let chosen: Vec<u64> = bits.chunks(64).map(|c| c.iter().fold(7_u64, |w, b| w.rotate_left(9) ^ u64::from(*b))).collect();
+            let some: Vec<f32> = (0..values.len()).filter(|i| chosen[i / 64] >> (i % 64) & 1 == 1).map(|i| values[i]).collect();
+            prop_assert_eq!(ends_of(values, &chosen), plain(&some));
+            prop_assert_eq!(of_bits_f32(max_bits_of_f32(values, &chosen)), plain(&some));
+            let wanted = plain(&some).map(|(a, b)| (f64::from(a), f64::from(b)));
+            prop_assert_eq!(ends_of(&wide, &chosen), wanted);
         }
 
         #[test]

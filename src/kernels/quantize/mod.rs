@@ -14,7 +14,7 @@ pub mod pack;
 
 pub use decode::decode_runs;
 pub use encode::{Steps, encode_runs};
-pub use ends::ends;
+pub use ends::{ends, ends_of};
 pub use error::{GRIDS, squared_errors};
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
@@ -22,6 +22,9 @@ pub trait Quantize: bytemuck::Pod + PartialOrd + Send + Sync {
     /// See [`ends`].
     #[doc(hidden)]
     fn ends(values: &[Self]) -> Option<(Self, Self)>;
+    /// See [`ends_of`].
+    #[doc(hidden)]
+    fn ends_of(values: &[Self], chosen: &[u64]) -> Option<(Self, Self)>;
     /// See [`Steps::encode`]; values `ahead` of these will be wanted next, unless that is 0.
     #[doc(hidden)]
     fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]);
@@ -37,6 +40,10 @@ impl Quantize for f32 {
     #[inline(always)]
     fn ends(values: &[Self]) -> Option<(Self, Self)> {
         ends::ends_f32(values)
+    }
+    #[inline(always)]
+    fn ends_of(values: &[Self], chosen: &[u64]) -> Option<(Self, Self)> {
+        ends::ends_of_f32(values, chosen)
     }
     #[inline(always)]
     fn encode(values: &[Self], steps: &Steps<Self>, ahead: usize, out: &mut [u8]) {
@@ -56,6 +63,10 @@ impl Quantize for f64 {
     #[inline(always)]
     fn ends(values: &[Self]) -> Option<(Self, Self)> {
         ends::ends_f64(values)
+    }
+    #[inline(always)]
+    fn ends_of(values: &[Self], chosen: &[u64]) -> Option<(Self, Self)> {
+        ends::ends_of_f64(values, chosen)
     }
     #[inline(always)]
     fn encode(values: &[Self], steps: &Steps<Self>, _: usize, out: &mut [u8]) {

@@ -99,7 +99,9 @@ fn bytes<'a, T>(word: u64, kept: &'a [T; WORD], mut f: impl FnMut(usize, u8, __m
     let shifts: [__m256i; 4] = std::array::from_fn(|j| {
         bytemuck::cast(std::array::from_fn::<u32, 8, _>(|lane| (31 - 8 * j - lane) as u32))
     });
+    // Two lines of floats: half of a word's.
     fetch(kept);
+    fetch(&kept[WORD / 4]);
     let mut at = 0;
     for half in 0..2 {
         let half_word = _mm256_set1_epi32((word >> (32 * half)) as i32);

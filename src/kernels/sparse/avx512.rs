@@ -132,12 +132,12 @@ fn sum<T>(
         // SAFETY: that many values are left, as was just asked.
         #[allow(unsafe_code)]
         let next: &[[T; LANES]; 4] = unsafe { &*kept.as_ptr().add(at).cast() };
-        fetch(next);
         let [a, b, c, d] = bytemuck::cast_ref::<_, [[f32; LANES]; 4]>(x).each_ref().map(|x| load(x));
         let mut places = _mm512_maskz_compress_epi8(word, all);
         let mut left = word.count_ones();
         at += left as usize;
         for next in next {
+            fetch(next);
             let from = _mm512_cvtepu8_epi32(_mm512_castsi512_si128(places));
             let low = _mm512_permutex2var_ps(a, from, b);
             let high = _mm512_permutex2var_ps(c, from, d);

@@ -2,9 +2,9 @@
 
 use super::{Bits, Sparse, WORD};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{avx2, avx512, vbmi2};
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::{Avx2, Vbmi2};
+use crate::kernels::cpu::{Avx2, Vbmi2, Vnni};
 use crate::kernels::cpu::{fast, has_fused, multiply_add};
 use num_traits::{Float, NumAssign};
 
@@ -208,4 +208,32 @@ pub(super) fn dot_codes_f32(
     }
     let _ = (bits, codes, scale, zero, x);
     None
+}
+
+/// Sums of rows of bytes, in integers: on CPUs that have a way which is worth it.
+#[derive(Clone, Copy)]
+pub struct ByteDots {
+    #[cfg(target_arch = "x86_64")]
+    cpu: (Vbmi2, Vnni),
+    #[cfg(not(target_arch = "x86_64"))]
+    cpu: std::convert::Infallible,
+}
+
+impl ByteDots {
+    pub fn new() -> Option<Self> {
+        #[cfg(target_arch = "x86_64")]
+        return Some(Self { cpu: (Vbmi2::new()?, Vnni::new()?) });
+        #[cfg(not(target_arch = "x86_64"))]
+        None
+    }
+
+    /// The exact sum of the products of all entries of a row with `x`, where each pruned entry is `fill`, and that of
+    /// the entries themselves: of as many as an `i32` holds. `x` is filled up with zeros to whole words.
+    pub fn sum(self, bits: Bits<'_>, kept: &[u8], fill: u8, x: &[i8]) -> (i32, i32) {
+        assert_eq!(x.len(), bits.len() * WORD);
+        #[cfg(target_arch = "x86_64")]
+        return vbmi2::dot(self.cpu, bits, kept, fill, x);
+        #[cfg(not(target_arch = "x86_64"))]
+        match self.cpu {}
+    }
 }

@@ -7,6 +7,8 @@ use crate::kernels::cpu::fast;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Vbmi2};
 use crate::kernels::memory::Aligned;
+use crate::kernels::transpose::transpose;
+use bytemuck::Pod;
 use num_traits::{Float, NumAssign};
 
 /// Places that are written at a time, whether there are as many or not.
@@ -61,18 +63,12 @@ pub fn places_room(cols: usize) -> usize {
 /// `L` inputs beside each other: `[k][L]`, zeros where there are fewer.
 pub struct Beside<T, const L: usize>(Aligned<T>);
 
-impl<T: Float + Default, const L: usize> Beside<T, L> {
+impl<T: Float + Default + Pod, const L: usize> Beside<T, L> {
     /// Of up to `L` inputs `x`, one after the other, of `k` values each.
     pub fn new(x: &[T], k: usize) -> Self {
-        // Columns of a line of the caches at a time: what they fill stays near meanwhile.
-        const COLUMNS: usize = 16;
         let mut out = Aligned::new(k * L);
-        for (i, out) in out.get_mut().chunks_mut(COLUMNS * L).enumerate() {
-            for (b, row) in x.chunks_exact(k.max(1)).enumerate().take(L) {
-                let row = &row[i * COLUMNS..][..out.len() / L];
-                out.as_chunks_mut::<L>().0.iter_mut().zip(row).for_each(|(out, x)| out[b] = *x);
-            }
-        }
+        let n = (x.len() / k.max(1)).min(L);
+        transpose((x, k), [n, k], (out.get_mut(), L));
         Self(out)
     }
 
@@ -82,7 +78,7 @@ impl<T: Float + Default, const L: usize> Beside<T, L> {
 }
 
 /// See [`Sparse::add_products`](super::Sparse::add_products).
-pub(super) fn add_products<T: Float + NumAssign + Default, const L: usize>(
+pub(super) fn add_products<T: Float + NumAssign + Default + Pod, const L: usize>(
     places: &[u16],
     kept: &[T],
     (x, first): (&Beside<T, L>, usize),

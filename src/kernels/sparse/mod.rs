@@ -10,7 +10,7 @@ mod lanes;
 #[cfg(target_arch = "x86_64")]
 mod vbmi2;
 
-pub use dot::Dots;
+pub use dot::{ByteDots, Dots};
 pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
 

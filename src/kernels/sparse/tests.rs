@@ -70,6 +70,15 @@ proptest! {
         if let Some(sum) = Dots::new(&x32, cols, cols).sum_of_codes(bits, &codes, (0.5, zero)) {
             prop_assert_eq!(sum, 0.5 * dot_dense(bits, &numbers, &x32));
         }
+        let mut whole: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
+        whole.resize(cols.next_multiple_of(WORD), 0);
+        if let Some(dots) = ByteDots::new() {
+            let sums = dots.sum(bits, &codes, zero, &whole);
+            let mut all = vec![i32::from(zero); cols];
+            columns.iter().zip(&codes).for_each(|(c, code)| all[*c] = i32::from(*code));
+            let sum = all.iter().zip(&whole).map(|(w, x)| w * i32::from(*x)).sum::<i32>();
+            prop_assert_eq!(sums, (sum, all.iter().sum()));
+        }
         let mut found = vec![0; places_room(cols)];
         for find in [places, lanes::plain_places] {
             let count = find(bits, &mut found);

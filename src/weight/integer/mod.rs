@@ -12,6 +12,7 @@
 //! final scaling rounds.
 
 mod few;
+mod kept;
 mod many;
 mod maps;
 
@@ -193,6 +194,9 @@ impl<T: Float> Leaf<T> {
             && let (None, Some(codes)) = (product.mask, product.decoder.packed(4))
         {
             return product.nibbles(codes);
+        }
+        if let Some(y) = product.kept()? {
+            return Ok(y);
         }
         if n <= FEW {
             return transposed(product.few()?, rows, n);
