@@ -161,27 +161,6 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// The least and the greatest kept entry, and 0, where that is known.
-    pub(crate) fn ends(&self) -> Option<(T, T)> {
-        match &self.coding {
-            Coding::Float(values) => values.ends(),
-            _ => None,
-        }
-    }
-
-    /// Whether its numbers are in a file.
-    pub(crate) fn is_unread(&self) -> bool {
-        match &self.coding {
-            Coding::Float(values) => values.is_unread(),
-            _ => self.resident_bytes() == 0,
-        }
-    }
-
-    /// The same leaf with its values in memory, if they are a choice of those in a file.
-    pub(crate) fn gathered(self) -> Result<Self, Fault> {
-        if self.ends().is_some() { self.load() } else { Ok(self) }
-    }
-
     /// The kept entries with flat positions in `range`.
     pub(crate) fn read_kept(&self, range: Range<usize>, mask: Option<&Mask>) -> Result<Cow<'_, [T]>, Fault> {
         match (&self.support, mask) {

@@ -135,6 +135,27 @@ impl<T: Float> Leaf<T> {
         Ok(Self { rows, cols, support, coding })
     }
 
+    /// The least and the greatest kept entry, and 0, where that is known.
+    pub(crate) fn ends(&self) -> Option<(T, T)> {
+        match &self.coding {
+            Coding::Float(values) => values.ends(),
+            _ => None,
+        }
+    }
+
+    /// Whether its numbers are in a file.
+    pub(crate) fn is_unread(&self) -> bool {
+        match &self.coding {
+            Coding::Float(values) => values.is_unread(),
+            _ => self.resident_bytes() == 0,
+        }
+    }
+
+    /// The same leaf with its values in memory, if they are a choice of those in a file.
+    pub(crate) fn gathered(self) -> Result<Self, Fault> {
+        if self.ends().is_some() { self.load() } else { Ok(self) }
+    }
+
     /// Whether the leaf takes no more bytes in a file once `more` of its entries are pruned, whatever form its
     /// mask takes then: a bit an entry at most, and there may be none now.
     pub(crate) fn shrinks_by(&self, more: usize) -> bool {

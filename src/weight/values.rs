@@ -323,3 +323,43 @@ impl<T: Float> PartialEq for Values<T> {
             && matches!((self.read(0..self.len()), other.read(0..other.len())), (Ok(a), Ok(b)) if same(&a, &b))
     }
 }
+
+#[cfg(all(test, feature = "files"))]
+mod tests {
+    use super::super::bytes::OpenFile;
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    proptest! {
+        #[test]
+        fn chosen_values_of_a_file_are_those_in_memory(
+            on in prop::collection::vec(any::<bool>(), 1..700), a in any::<prop::sample::Index>(), b in any::<prop::sample::Index>(),
+            dtype in prop::sample::select(vec![DType::F32, DType::F16, DType::F64]),
+        ) {
+            let all: Vec<f32> = (0..on.len()).map(|i| i as f32 - 99.0).collect();
+            let mut bytes = vec![1; 3];
+            encode_floats(dtype, &all, &mut bytes);
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(&bytes).unwrap();
+            let file = Arc::new(OpenFile::new(file, std::path::Path::new("test")));
+            let raw = Values::<f32>::raw(dtype, Bytes::from_file(&file, 3, bytes.len() - 3));
+            let mask = Arc::new(Mask::from_positions((0..on.len()).filter(|i| on[*i]), on.len()));
+            let chosen = raw.chosen(Arc::clone(&mask), (0.0, 0.0)).unwrap();
+            let wanted: Vec<f32> = mask.positions(0..on.len()).map(|i| all[i]).collect();
+            let (a, b) = (a.index(wanted.len() + 1), b.index(wanted.len() + 1));
+            let range = a.min(b)..a.max(b);
+            prop_assert_eq!(&chosen.read(range.clone()).unwrap()[..], &wanted[range]);
+            prop_assert_eq!(&chosen, &Values::selected(wanted.clone(), dtype));
+            prop_assert_eq!(chosen.load().unwrap().into_own().unwrap(), (wanted.clone(), narrower::<f32>(dtype)));
+            let (mut stored, mut expected) = (Vec::new(), Vec::new());
+            let mut put = |bytes: &[u8]| {
+                stored.extend_from_slice(bytes);
+                Ok::<_, Fault>(())
+            };
+            chosen.for_each_stored_chunk(&mut put).unwrap();
+            encode_floats(chosen.dtype(), &wanted, &mut expected);
+            prop_assert_eq!(stored, expected);
+        }
+    }
+}
