@@ -100,7 +100,7 @@ impl Arrays {
             Ok::<_, Error>((trial, next))
         };
         let (plain, mixed) = (tried(false, bytes.clone())?, tried(true, bytes)?);
-        let (trial, next) = if plain.0.bits() < mixed.0.bits() { plain } else { mixed };
+        let (trial, next) = if plain.0.cost() < mixed.0.cost() { plain } else { mixed };
         trial.replay(encoder);
         *self = next;
         Ok(())
@@ -300,7 +300,7 @@ mod tests {
             let bits = |mixed| {
                 let mut trial = Trial::default();
                 Arrays::new(VERSION).code(&mut trial, &array, bytes.clone(), mixed).unwrap();
-                trial.bits()
+                trial.cost() as f64 / 65536.0
             };
             let mut encoder = Encoder::new();
             Arrays::new(VERSION).encode(&mut encoder, &shape, &part(kind, bytes.clone())).unwrap();

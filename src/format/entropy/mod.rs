@@ -184,19 +184,20 @@ impl Coder for Decoder<'_> {
     }
 }
 
-/// Bits that are remembered instead of coded, and how many an encoder would write.
+/// Bits that are remembered instead of coded, and how much an encoder would write.
 #[derive(Default)]
 pub(super) struct Trial {
     /// The probability of a 1, and the bit above it.
     coded: Vec<u32>,
-    bits: f64,
+    cost: u64,
 }
 
 impl Trial {
     const BIT: u32 = 1 << 31;
 
-    pub fn bits(&self) -> f64 {
-        self.bits
+    /// In parts of 2^16 of a bit; the same on every machine.
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     pub fn replay(&self, encoder: &mut Encoder) {
@@ -209,10 +210,37 @@ impl Trial {
 impl Coder for Trial {
     fn bit(&mut self, one: u32, bit: bool) -> bool {
         let chance = if bit { one } else { (1 << 16) - one };
-        self.bits += 16.0 - f64::from(chance).log2();
+        self.cost += u64::from((16 << 16) - log2(chance));
         self.coded.push(one | if bit { Self::BIT } else { 0 });
         bit
     }
+}
+
+/// `log2(x)` in parts of 2^16, from the first nine bits of `x`.
+fn log2(x: u32) -> u32 {
+    /// Of `1 + i / 256`: each bit says whether the square of what is left reaches 2.
+    const PARTS: [u32; 256] = {
+        let mut parts = [0; 256];
+        let mut i = 0;
+        while i < 256 {
+            let mut left = (256 + i as u64) << 22;
+            let mut bit = 0;
+            while bit < 16 {
+                left = (left * left) >> 30;
+                parts[i] <<= 1;
+                if left >= 2 << 30 {
+                    left >>= 1;
+                    parts[i] |= 1;
+                }
+                bit += 1;
+            }
+            i += 1;
+        }
+        parts
+    };
+    let whole = x.max(1).ilog2();
+    let first = (u64::from(x) << 8 >> whole) & 255;
+    whole << 16 | PARTS[first as usize]
 }
 
 /// Learns from bits without coding them: to prepare a model.

@@ -235,3 +235,11 @@ fn images_and_feature_maps_have_a_geometry() {
     assert_eq!(beside(&Geometry::new(&[10, 300], 300, &[1; 300]), 100), None);
     assert_eq!(beside(&Geometry::new(&[64, 64], 64, &[1; 64]), 9), None);
 }
+
+#[test]
+fn logarithms_are_near() {
+    for x in 1..=1 << 16 {
+        let wanted = f64::from(x).log2();
+        assert!((f64::from(super::log2(x)) / 65536.0 - wanted).abs() < 0.006, "{x}");
+    }
+}

@@ -1,8 +1,8 @@
 """The model of the archives -> model.safetensors, by numpy alone.
 
-`version1.safetensors` and `open.safetensors` were written by the versions of bantam that wrote them, with
+`version1.safetensors`, `version2.safetensors` and `open.safetensors` were written by the versions of bantam that wrote them, with
 `bantam compress model.safetensors --sparsity 0.6 --quantize 3 --asymmetric --only 'fc1*'` and `--layout archive`
-or `open`; they cannot be made again. `version2.safetensors` is what this version writes.
+or `open`; they cannot be made again. `version3.safetensors` is what this version writes.
 """
 
 import json
