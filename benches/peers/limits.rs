@@ -3,6 +3,7 @@
 
 use crate::row::Row;
 use bantam::kernels::cpu::fast;
+use bantam::kernels::memory::prefetch;
 use faer::linalg::matmul::matmul;
 use faer::{Accum, Mat, MatMut, MatRef, Par};
 use rayon::prelude::*;
@@ -14,6 +15,8 @@ use std::time::Instant;
 const N: usize = 64 << 20;
 /// Values that a thread takes at a time.
 const BLOCK: usize = 1 << 20;
+/// Bytes from what is read to what is brought near meanwhile.
+const AHEAD: usize = 8 << 10;
 /// Rows and columns of the matrices whose product is timed.
 const SIDE: usize = 2048;
 /// A measurement is the best of so many.
@@ -42,8 +45,11 @@ impl Limits {
             })
             .collect();
         let has = |kinds: &[&str]| needs.iter().any(|(kind, _)| kinds.contains(&kind.as_str()));
-        let buffer = |wanted| vec![1.0_f32; if wanted { N } else { 0 }];
-        let (from, to) = (buffer(has(&["read", "copy"])), buffer(has(&["write", "copy", "inplace"])));
+        let buffer = |wanted, len| vec![1.0_f32; if wanted { len } else { 0 }];
+        let read: f64 = needs.iter().filter(|(kind, _)| kind == "read").map(|(_, need)| need).sum();
+        // Matrices that run in turn are read again and again, so that caches may keep a part of them.
+        let len = if row.batches.is_empty() { N } else { (read as usize * row.copies / 4).max(BLOCK) };
+        let (from, to) = (buffer(has(&["read", "copy"]), len), buffer(has(&["write", "copy", "inplace"]), N));
         let factor = || Mat::from_fn(SIDE, SIDE, |i, j| ((i * 7 + j * 3) % 11) as f32 - 5.0);
         let factors = has(&["flops"]).then(|| [factor(), factor()]);
         Self { needs, from, to, factors, product: Mat::zeros(SIDE, SIDE) }
@@ -72,7 +78,7 @@ impl Limits {
             "read" => {
                 let sum: u64 = self.from.par_chunks(BLOCK).map(read).sum();
                 black_box(sum);
-                4 * N
+                4 * self.from.len()
             }
             "write" => {
                 let x = black_box(2.0);
@@ -116,6 +122,7 @@ fn read(values: &[f32]) -> u64 {
             let words = values.chunks_exact(32);
             let mut sums = [0_u32; 32];
             for chunk in words {
+                prefetch(chunk, AHEAD);
                 for (sum, x) in sums.iter_mut().zip(chunk) {
                     *sum = sum.wrapping_add(x.to_bits());
                 }

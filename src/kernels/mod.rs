@@ -13,7 +13,7 @@ pub mod quantize;
 pub mod sparse;
 pub mod transpose;
 
-use products::{Grid, Packed, Panels, Sorted, Source};
+use products::{Grids, Packed, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Kernels:
@@ -32,9 +32,12 @@ pub trait Kernels:
     /// `c [m, n] += w x^T` on this thread, for `m` rows of weights.
     #[doc(hidden)]
     fn products(w: Source<'_, Self>, x: &Panels<Self>, m: usize, c: &mut [Self]);
+    /// An input for [`nibbles`](Self::nibbles) with weights on such grids.
+    #[doc(hidden)]
+    fn sorted(x: &[Self], step: usize, grids: Grids<'_, Self>) -> Sorted<Self>;
     /// See [`products::nibbles_f32`].
     #[doc(hidden)]
-    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self;
+    fn nibbles(w: &[u8], grids: Grids<'_, Self>, x: &Sorted<Self>, step: usize) -> Self;
 }
 
 impl Kernels for f32 {
@@ -53,7 +56,11 @@ impl Kernels for f32 {
         products::floats(w, x, m, c);
     }
 
-    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self {
+    fn sorted(x: &[Self], step: usize, grids: Grids<'_, Self>) -> Sorted<Self> {
+        Sorted::floats(x, step, grids)
+    }
+
+    fn nibbles(w: &[u8], grids: Grids<'_, Self>, x: &Sorted<Self>, step: usize) -> Self {
         products::nibbles_f32(w, grids, x, step)
     }
 }
@@ -74,7 +81,11 @@ impl Kernels for f64 {
         products::doubles(w, x, m, c);
     }
 
-    fn nibbles(w: &[u8], grids: &[Grid<Self>], x: &Sorted<Self>, step: usize) -> Self {
+    fn sorted(x: &[Self], _: usize, _: Grids<'_, Self>) -> Sorted<Self> {
+        Sorted::doubles(x)
+    }
+
+    fn nibbles(w: &[u8], grids: Grids<'_, Self>, x: &Sorted<Self>, step: usize) -> Self {
         products::nibbles_any(w, grids, x, step)
     }
 }

@@ -4,6 +4,7 @@ use super::codebook::kept_range;
 use super::mask::Mask;
 use super::{Affine, Leaf};
 use crate::kernels::cpu::fast;
+use crate::kernels::products::Grids;
 use crate::kernels::quantize::pack;
 use crate::kernels::sparse::{Bits, expand_bytes};
 use crate::{Fault, Float};
@@ -60,16 +61,10 @@ impl<'a, T: Float> Decoder<'a, T> {
     }
 
     /// All of a row.
-    pub fn grids(&self, row: usize) -> impl Iterator<Item = (T, u8)> {
-        let first = row * self.per_row;
-        (first..first + self.per_row.max(1)).map(|block| self.block(block))
-    }
-
-    /// The scales of a row, and its zero points, or what they all are.
-    pub fn grids_of(&self, row: usize) -> (&[T], Option<&[u8]>, u8) {
+    pub fn grids(&self, row: usize) -> Grids<'_, T> {
         let blocks = row * self.per_row..row * self.per_row + self.per_row.max(1);
         let zeros = self.zeros.as_ref().map(|zeros| &zeros[blocks.clone()]);
-        (&self.scales[blocks], zeros, Affine::<T>::middle(self.bits))
+        Grids { scales: &self.scales[blocks], zeros, middle: Affine::<T>::middle(self.bits) }
     }
 
     fn block(&self, block: usize) -> (T, u8) {

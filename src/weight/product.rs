@@ -14,7 +14,7 @@ use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
 use crate::kernels::memory;
-use crate::kernels::products::{Decode, Grid, HEIGHT, Panels, Rows, Sorted, Source, TOGETHER};
+use crate::kernels::products::{Decode, HEIGHT, Panels, Rows, Source, TOGETHER};
 use crate::kernels::sparse::{self, Beside, Bits, Dots, WORD};
 use crate::kernels::transpose::transpose;
 use crate::{Fault, Float, parallel};
@@ -263,15 +263,12 @@ impl<'a, T: Float> Kept<'a, T> {
         else {
             return Ok(None);
         };
-        let x = Sorted::new(x);
+        let x = T::sorted(x, step, decoder.grids(0));
         let mut out = zeros(m, 1)?;
         let height = height(HEIGHT, k);
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            let mut grids = Vec::with_capacity(k / step);
             for (row, out) in (i * height..).zip(out) {
-                grids.clear();
-                grids.extend(decoder.grids(row).map(|(scale, zero)| Grid { scale, zero }));
-                *out = T::nibbles(&codes[row * k / 2..][..k / 2], &grids, &x, step);
+                *out = T::nibbles(&codes[row * k / 2..][..k / 2], decoder.grids(row), &x, step);
             }
         });
         Ok(Some(out))

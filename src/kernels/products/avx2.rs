@@ -1,7 +1,7 @@
 //! [`Tiles`] and [`Strips`] in AVX2. Whoever holds an [`Avx2`] has asked the CPU for it.
 
 use super::dots::Tiles;
-use super::nibbles::{Codes, Grid, SHORT_SUM, TOGETHER};
+use super::nibbles::{Codes, Grids, SHORT_SUM, TOGETHER};
 use super::panels::{FEW, LANES};
 use super::quads::{self, FEW_ROWS, Inputs, ROWS, Sums, WIDTH, Weights, plain_dot};
 use super::strips::Strips;
@@ -320,24 +320,17 @@ fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
     sums
 }
 
-/// For each step of `groups` of a row of 4-bit codes, its sum with an input, and that of its codes.
+/// See [`nibbles`](super::nibbles::nibbles), for steps of so many groups.
 #[allow(unsafe_code)]
-pub fn nibbles(
-    _: Avx2,
-    w: &[Codes],
-    x: &[[i8; TOGETHER]],
-    groups: usize,
-    sums: &mut [i32],
-    of_codes: &mut [i32],
-) {
+pub fn nibbles(_: Avx2, w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { nibble_steps(w, x, groups, sums, of_codes) }
+    unsafe { nibble_steps(w, x, groups, offset, sums) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
     let steps = w.chunks_exact(groups).zip(x.chunks_exact(groups));
-    for ((w, x), (to, to_codes)) in steps.zip(sums.iter_mut().zip(of_codes)) {
+    for ((w, x), to) in steps.zip(sums) {
         fetch(w.as_flattened(), AHEAD / 2);
         let (mut all, mut all_codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
         for (w, x) in w.chunks(SHORT_SUM).zip(x.chunks(SHORT_SUM)) {
@@ -352,7 +345,8 @@ fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i3
             all_codes = _mm256_add_epi32(all_codes, _mm256_sad_epu8(codes, _mm256_setzero_si256()));
         }
         let zero = _mm256_setzero_si256();
-        [*to, *to_codes, ..] = sum4_integers([all, all_codes, zero, zero]);
+        let [sum, of_codes, ..] = sum4_integers([all, all_codes, zero, zero]);
+        *to = sum + offset * of_codes;
     }
 }
 
@@ -368,17 +362,23 @@ fn both_halves(w: &Codes) -> __m256i {
 
 /// The sum of a row of 4-bit codes, on a grid for each step of `groups`, with an input.
 #[allow(unsafe_code)]
-pub fn nibble_floats(_: Avx2, w: &[Codes], grids: &[Grid<f32>], x: &[[f32; TOGETHER]], groups: usize) -> f32 {
+pub fn nibble_floats(
+    _: Avx2,
+    w: &[Codes],
+    grids: Grids<'_, f32>,
+    x: &[[f32; TOGETHER]],
+    groups: usize,
+) -> f32 {
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
     unsafe { nibble_float_steps(w, grids, x, groups) }
 }
 
 #[target_feature(enable = "avx2,fma")]
-fn nibble_float_steps(w: &[Codes], grids: &[Grid<f32>], x: &[[f32; TOGETHER]], groups: usize) -> f32 {
+fn nibble_float_steps(w: &[Codes], grids: Grids<'_, f32>, x: &[[f32; TOGETHER]], groups: usize) -> f32 {
     let mut total = [_mm256_setzero_ps(); 4];
-    for ((w, x), grid) in w.chunks_exact(groups).zip(x.chunks_exact(groups)).zip(grids) {
+    for (i, (w, x)) in w.chunks_exact(groups).zip(x.chunks_exact(groups)).enumerate() {
         fetch(w.as_flattened(), AHEAD / 2);
-        let zero = _mm_set1_epi8(grid.zero as i8);
+        let zero = _mm_set1_epi8(grids.zero(i) as i8);
         let mut acc = [_mm256_setzero_ps(); 4];
         for (w, x) in w.iter().zip(x) {
             let [a, b, c, d] = x.as_chunks::<8>().0 else { continue };
@@ -389,7 +389,7 @@ fn nibble_float_steps(w: &[Codes], grids: &[Grid<f32>], x: &[[f32; TOGETHER]], g
             acc[2] = _mm256_fmadd_ps(widen8(high), load8(c), acc[2]);
             acc[3] = _mm256_fmadd_ps(widen8(_mm_srli_si128::<8>(high)), load8(d), acc[3]);
         }
-        let scale = _mm256_set1_ps(grid.scale);
+        let scale = _mm256_set1_ps(grids.scales[i]);
         for (total, acc) in total.iter_mut().zip(acc) {
             *total = _mm256_fmadd_ps(scale, acc, *total);
         }

@@ -23,7 +23,7 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 
-pub use nibbles::{Grid, Sorted, TOGETHER, nibbles, nibbles_f32, plain_floats as nibbles_any};
+pub use nibbles::{Grids, Sorted, TOGETHER, nibbles, nibbles_f32, plain_floats as nibbles_any};
 pub use panels::{FEW, Packed, Panels};
 pub use strips::{Decode, HEIGHT, Source, doubles, floats};
 

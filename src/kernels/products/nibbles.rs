@@ -9,27 +9,89 @@ use crate::kernels::cpu::{Avx2, Avx512};
 use num_traits::{Float, NumAssign};
 use std::iter::Sum;
 
-/// Columns that are read at a time: a step must be a multiple of it.
+/// Columns that a step must be a multiple of.
 pub const TOGETHER: usize = 32;
 
-/// An input with the values of each [`TOGETHER`] columns sorted: first those of even ones.
-pub struct Sorted<T>(Vec<[T; TOGETHER]>);
+/// How the columns of an input are sorted: of so many, those that are `stride` apart lie side by side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Order {
+    pub together: usize,
+    pub stride: usize,
+}
 
-impl<T: Copy + Default> Sorted<T> {
-    /// Of whole groups of columns; more are left out.
-    pub fn new(x: &[T]) -> Self {
-        let sort = |x: &[T; TOGETHER]| {
-            std::array::from_fn(|i| x[if i < TOGETHER / 2 { 2 * i } else { 2 * i + 1 - TOGETHER }])
-        };
-        Self(x.as_chunks().0.iter().map(sort).collect())
+/// First the even columns, then the odd ones.
+const PAIRS: Order = Order { together: TOGETHER, stride: 2 };
+
+/// An input with its columns sorted as a kernel wants them.
+pub struct Sorted<T> {
+    values: Vec<T>,
+    order: Order,
+}
+
+impl<T: Copy> Sorted<T> {
+    /// Of whole steps of columns.
+    fn new(x: &[T], order: Order) -> Self {
+        let Order { together, stride } = order;
+        debug_assert!(x.len().is_multiple_of(together));
+        let mut values = Vec::with_capacity(x.len());
+        for x in x.chunks_exact(together) {
+            for first in 0..stride {
+                values.extend(x[first..].iter().step_by(stride));
+            }
+        }
+        Self { values, order }
+    }
+
+    fn pairs(&self) -> &[[T; TOGETHER]] {
+        assert_eq!(self.order, PAIRS, "the input is sorted for another kernel");
+        self.values.as_chunks().0
     }
 }
 
-/// The grid of a step of columns.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Grid<T> {
-    pub scale: T,
-    pub zero: u8,
+impl Sorted<i8> {
+    /// For [`nibbles`].
+    pub fn integers(form: Form, x: &[i8], step: usize) -> Self {
+        match form {
+            #[cfg(target_arch = "x86_64")]
+            Form::Vnni(_) if nibbles512::takes(x.len(), step) => Self::new(x, nibbles512::INTEGERS),
+            _ => Self::new(x, PAIRS),
+        }
+    }
+}
+
+impl Sorted<f32> {
+    /// For [`nibbles_f32`] with weights on such grids.
+    pub fn floats(x: &[f32], step: usize, grids: Grids<'_, f32>) -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if Avx512::new().is_some() && nibbles512::takes_floats(x.len(), step, grids) {
+            return Self::new(x, nibbles512::FLOATS);
+        }
+        let _ = (step, grids);
+        Self::new(x, PAIRS)
+    }
+}
+
+impl Sorted<f64> {
+    /// For [`plain_floats`].
+    pub fn doubles(x: &[f64]) -> Self {
+        Self::new(x, PAIRS)
+    }
+}
+
+/// The grids of the steps of a row: the scales, and the zero points, or what they all are.
+#[derive(Clone, Copy, Debug)]
+pub struct Grids<'a, T> {
+    pub scales: &'a [T],
+    pub zeros: Option<&'a [u8]>,
+    pub middle: u8,
+}
+
+impl<T> Grids<'_, T> {
+    /// The zero point of a step.
+    #[inline(always)]
+    pub fn zero(&self, step: usize) -> u8 {
+        self.zeros.map_or(self.middle, |zeros| zeros[step])
+    }
 }
 
 /// Groups of [`TOGETHER`] columns whose sums 16 bits hold, `8 * 2 * 15 * 128`, and whose codes 8 bits do.
@@ -38,43 +100,41 @@ pub(super) const SHORT_SUM: usize = 8;
 /// Bytes of [`TOGETHER`] codes.
 pub type Codes = [u8; TOGETHER / 2];
 
-/// For each step of a row, the sum of its codes with the input, and that of the codes themselves. `step` columns,
-/// no more than [`EXACT`](super::EXACT).
-pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, sums: &mut [i32], of_codes: &mut [i32]) {
-    let (groups, w) = (step / TOGETHER, w.as_chunks().0);
+/// For each step of a row, the sum of `code * (x + offset)`, for an offset of -127..=128. `step` columns, no more
+/// than [`EXACT`](super::EXACT).
+pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, offset: i32, sums: &mut [i32]) {
+    debug_assert!((-127..=128).contains(&offset));
+    let groups = step / TOGETHER;
     match form {
         #[cfg(target_arch = "x86_64")]
-        Form::Vnni(cpu) if groups.is_multiple_of(2) => {
-            nibbles512::nibbles(cpu, w, &x.0, groups, sums, of_codes);
+        Form::Vnni(cpu) if x.order == nibbles512::INTEGERS => {
+            nibbles512::nibbles(cpu, w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
         }
         #[cfg(target_arch = "x86_64")]
-        Form::Vnni(cpu) => avx2::nibbles(cpu.avx2(), w, &x.0, groups, sums, of_codes),
+        Form::Vnni(cpu) => avx2::nibbles(cpu.avx2(), w.as_chunks().0, x.pairs(), groups, offset, sums),
         #[cfg(target_arch = "x86_64")]
-        Form::Avx2(cpu) => avx2::nibbles(cpu, w, &x.0, groups, sums, of_codes),
-        Form::Plain => plain(w, &x.0, groups, sums, of_codes),
+        Form::Avx2(cpu) => avx2::nibbles(cpu, w.as_chunks().0, x.pairs(), groups, offset, sums),
+        Form::Plain => plain(w.as_chunks().0, x.pairs(), groups, offset, sums),
     }
 }
 
-fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, sums: &mut [i32], of_codes: &mut [i32]) {
+fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
     let sum = |(w, x): (&Codes, &[i8; TOGETHER])| -> i32 {
         let (even, odd) = x.split_at(TOGETHER / 2);
-        let codes = w.iter().zip(even).zip(odd);
-        codes.map(|((w, e), o)| i32::from(w & 15) * i32::from(*e) + i32::from(w >> 4) * i32::from(*o)).sum()
+        let product = |code: u8, x: i8| i32::from(code) * (i32::from(x) + offset);
+        w.iter().zip(even).zip(odd).map(|((w, e), o)| product(w & 15, *e) + product(w >> 4, *o)).sum()
     };
     let steps = w.chunks_exact(groups).zip(x.chunks_exact(groups));
-    for ((w, x), (to, to_codes)) in steps.zip(sums.iter_mut().zip(of_codes)) {
-        *to = w.iter().zip(x).map(sum).sum();
-        *to_codes = w.as_flattened().iter().map(|w| i32::from(w & 15) + i32::from(w >> 4)).sum();
-    }
+    steps.zip(sums).for_each(|((w, x), to)| *to = w.iter().zip(x).map(sum).sum());
 }
 
 /// The sum of a row's numbers, `scale * (code - zero)`, with the input; a grid for each `step` of columns.
-pub fn nibbles_f32(w: &[u8], grids: &[Grid<f32>], x: &Sorted<f32>, step: usize) -> f32 {
+pub fn nibbles_f32(w: &[u8], grids: Grids<'_, f32>, x: &Sorted<f32>, step: usize) -> f32 {
     #[cfg(target_arch = "x86_64")]
-    if let Some(cpu) = Avx512::new() {
-        return nibbles512::nibble_floats(cpu, w.as_chunks().0, grids, &x.0, step / TOGETHER);
+    if let Some(cpu) = Avx512::new().filter(|_| x.order == nibbles512::FLOATS) {
+        return nibbles512::nibble_floats(cpu, w.as_chunks().0, grids, x.values.as_chunks().0, step);
     } else if let Some(cpu) = Avx2::new() {
-        return avx2::nibble_floats(cpu, w.as_chunks().0, grids, &x.0, step / TOGETHER);
+        return avx2::nibble_floats(cpu, w.as_chunks().0, grids, x.pairs(), step / TOGETHER);
     }
     plain_floats(w, grids, x, step)
 }
@@ -82,16 +142,18 @@ pub fn nibbles_f32(w: &[u8], grids: &[Grid<f32>], x: &Sorted<f32>, step: usize) 
 /// The portable form.
 pub fn plain_floats<T: Float + NumAssign + From<i16> + Sum>(
     w: &[u8],
-    grids: &[Grid<T>],
+    grids: Grids<'_, T>,
     x: &Sorted<T>,
     step: usize,
 ) -> T {
     const LANES: usize = 8;
     let groups = step / TOGETHER;
     let mut total = [T::zero(); LANES];
-    for ((w, x), grid) in w.as_chunks().0.chunks_exact(groups).zip(x.0.chunks_exact(groups)).zip(grids) {
+    let steps = w.as_chunks().0.chunks_exact(groups).zip(x.pairs().chunks_exact(groups));
+    for (i, (w, x)) in steps.enumerate() {
         let mut sums = [T::zero(); LANES];
-        let value = |code: u8| <T as From<i16>>::from(i16::from(code) - i16::from(grid.zero));
+        let zero = i16::from(grids.zero(i));
+        let value = |code: u8| <T as From<i16>>::from(i16::from(code) - zero);
         for (w, x) in w.iter().zip(x) {
             let w: &Codes = w;
             let (even, odd) = x.split_at(TOGETHER / 2);
@@ -99,7 +161,7 @@ pub fn plain_floats<T: Float + NumAssign + From<i16> + Sum>(
                 sums[i % LANES] += value(w & 15) * *e + value(w >> 4) * *o;
             }
         }
-        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += grid.scale * sum);
+        total.iter_mut().zip(sums).for_each(|(total, sum)| *total += grids.scales[i] * sum);
     }
     total.into_iter().sum()
 }
@@ -111,45 +173,55 @@ mod tests {
 
     proptest! {
         #[test]
-        fn rows_give_the_sums(rows in 0_usize..6, groups in 1_usize..20, steps in 0_usize..4, seed in any::<u32>()) {
-            let (step, cols) = (groups * TOGETHER, steps * groups * TOGETHER);
+        fn rows_give_the_sums(
+            rows in 0_usize..6, step in prop_oneof![1_usize..20, prop::sample::select(vec![1, 2, 4, 8, 12])],
+            steps in 0_usize..40, offset in prop_oneof![Just(128), Just(-127), -127..=128], centred in any::<bool>(), seed in any::<u32>(),
+        ) {
+            let step = step * TOGETHER;
+            let steps = steps.min(2000 / step);
+            let cols = steps * step;
             let random = |i: usize| (i as u32 + 1).wrapping_mul(seed | 1).wrapping_mul(2_654_435_761) >> 16;
             let codes: Vec<u8> = (0..rows * cols).map(|i| random(i) as u8 & 15).collect();
             let packed: Vec<u8> = codes.as_chunks::<2>().0.iter().map(|[a, b]| a | b << 4).collect();
             let x: Vec<i8> = (0..cols).map(|i| if random(i + 7) % 3 == 0 { -128 } else { random(i + 7) as i8 }).collect();
             for form in Form::all() {
+                let sorted = Sorted::integers(form, &x, step);
                 for row in 0..rows {
-                    let (mut sums, mut of_codes) = (vec![9; steps], vec![9; steps]);
-                    let w = &packed[row * cols / 2..][..cols / 2];
-                    nibbles(form, w, &Sorted::new(&x), step, &mut sums, &mut of_codes);
-                    for (i, (sum, of_codes)) in sums.iter().zip(&of_codes).enumerate() {
-                        let codes = &codes[row * cols + i * step..][..step];
-                        let x = &x[i * step..][..step];
-                        let wanted: i32 = codes.iter().zip(x).map(|(c, x)| i32::from(*c) * i32::from(*x)).sum();
-                        prop_assert_eq!(*sum, wanted);
-                        prop_assert_eq!(*of_codes, codes.iter().map(|c| i32::from(*c)).sum::<i32>());
-                    }
+                    let mut sums = vec![9; steps];
+                    nibbles(form, &packed[row * cols / 2..][..cols / 2], &sorted, step, offset, &mut sums);
+                    let codes = codes[row * cols..].chunks(step).zip(x.chunks(step));
+                    let sum = |(codes, x): (&[u8], &[i8])| -> i32 {
+                        codes.iter().zip(x).map(|(c, x)| i32::from(*c) * (i32::from(*x) + offset)).sum()
+                    };
+                    prop_assert_eq!(sums, codes.map(sum).collect::<Vec<_>>());
                 }
             }
             let floats: Vec<f32> = x.iter().map(|x| f32::from(*x) * 0.37).collect();
-            let grid = |s: usize| Grid { scale: 0.1 * (s + 1) as f32, zero: (s * 5 % 16) as u8 };
-            let sorted = Sorted::new(&floats);
+            let doubles: Vec<f64> = floats.iter().map(|x| f64::from(*x)).collect();
+            let scales: Vec<f32> = (0..steps).map(|s| 0.1 * (s + 1) as f32).collect();
+            let wide: Vec<f64> = scales.iter().map(|s| f64::from(*s)).collect();
+            let zeros: Vec<u8> = (0..steps).map(|s| (s * 5 % 16) as u8).collect();
+            let zeros = (!centred).then_some(&zeros[..]);
+            let grids = Grids { scales: &scales, zeros, middle: 8 };
+            let (best, pairs) = (Sorted::floats(&floats, step, grids), Sorted::new(&floats, PAIRS));
             for row in 0..rows {
                 let w = &packed[row * cols / 2..][..cols / 2];
-                let grids: Vec<_> = (0..steps).map(grid).collect();
-                let mut found = vec![nibbles_f32(w, &grids, &sorted, step), plain_floats(w, &grids, &sorted, step)];
+                let mut found = vec![nibbles_f32(w, grids, &best, step), plain_floats(w, grids, &pairs, step)];
                 #[cfg(target_arch = "x86_64")]
-                found.extend(Avx2::new().map(|cpu| avx2::nibble_floats(cpu, w.as_chunks().0, &grids, &sorted.0, groups)));
+                found.extend(Avx2::new().map(|cpu| {
+                    avx2::nibble_floats(cpu, w.as_chunks().0, grids, pairs.pairs(), step / TOGETHER)
+                }));
                 let (mut wanted, mut size) = (0.0, 0.0);
-                for (i, x) in floats.iter().enumerate() {
-                    let grid = grid(i / step);
-                    let w = f64::from(grid.scale) * (f64::from(codes[row * cols + i]) - f64::from(grid.zero));
-                    wanted += w * f64::from(*x);
-                    size += (w * f64::from(*x)).abs();
+                for (i, x) in doubles.iter().enumerate() {
+                    let w = wide[i / step] * (f64::from(codes[row * cols + i]) - f64::from(grids.zero(i / step)));
+                    wanted += w * x;
+                    size += (w * x).abs();
                 }
                 for sum in found {
                     prop_assert!((f64::from(sum) - wanted).abs() <= (cols as f64 + 4.0) * f64::from(f32::EPSILON) / 2.0 * size);
                 }
+                let double = plain_floats(w, Grids { scales: &wide, zeros, middle: 8 }, &Sorted::doubles(&doubles), step);
+                prop_assert!((double - wanted).abs() <= (cols as f64 + 4.0) * f64::EPSILON * size);
             }
         }
     }

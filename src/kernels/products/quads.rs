@@ -5,7 +5,7 @@
 //! views of an image, so that a convolution needs no copy of its windows. Few inputs are summed along their rows.
 
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, vnni};
+use super::{avx2, nibbles512, vnni};
 use crate::kernels::cpu::fast;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Vnni};
@@ -159,6 +159,56 @@ impl Form {
         }
     }
 
+    /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
+    /// last may be shorter) that have a part for each row: all with zero 0, so that the sums of the inputs do not
+    /// count. `total [ROWS, LANES]`.
+    pub fn blocks(
+        self,
+        w: [&[Weights]; ROWS],
+        x: &[Inputs],
+        (taps, each): (&Taps, usize),
+        (parts, inputs): (&[[Part; ROWS]], &Known),
+        ahead: &[u8],
+        total: &mut [f64],
+    ) {
+        let quads = w[0].len();
+        #[cfg(target_arch = "x86_64")]
+        if let Self::Vnni(cpu) = self {
+            let (x, zeros) = (&x.as_chunks().0[..quads], &inputs.zeros.as_chunks().0[0]);
+            let total = &mut total.as_chunks_mut().0[..ROWS];
+            return vnni::blocks(cpu, w.map(|w| &w[..quads]), x, (each, zeros), parts, ahead, total);
+        }
+        for (first, parts) in (0..quads).step_by(each).zip(parts) {
+            let w = w.map(|w| &w[first..quads.min(first + each)]);
+            // All of it in the first block: there are few.
+            let ahead = if first == 0 { ahead } else { &[] };
+            let mut sums = [[0; WIDTH]; ROWS];
+            self.strip(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
+            self.add_scaled(&sums, parts, inputs, LANES, (&mut *total, LANES));
+        }
+    }
+
+    /// Packed 4-bit codes as signed integers `code - zeros(step)`, and the sums of those of each `step` of columns.
+    /// Where there is a kernel for such steps: else false.
+    pub fn signed_nibbles(
+        self,
+        codes: &[u8],
+        step: usize,
+        zeros: impl Fn(usize) -> u8,
+        to: &mut [i8],
+        sums: &mut [i32],
+    ) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Vnni(cpu) if step.is_multiple_of(nibbles512::COLUMNS) && to.len().is_multiple_of(step) => {
+                let (codes, to) = (codes.as_chunks().0, to.as_chunks_mut().0);
+                nibbles512::signed(cpu, codes, step / nibbles512::COLUMNS, zeros, to, sums);
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// For each row of weights its sum with an input, and that of the weights alone. A weight is the signed byte
     /// that `flip` makes of it.
     pub fn dots(self, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
@@ -293,6 +343,49 @@ mod tests {
                         let quad = |i: usize| (0..4).map(|j| i32::from(row[i][j]) * i32::from(x[offsets[i] as usize + lane][j])).sum::<i32>();
                         prop_assert_eq!(sums[lane], (0..quads).map(quad).sum::<i32>());
                     }
+                }
+            }
+        }
+
+        #[test]
+        fn blocks_are_strips_that_are_scaled(quads in 0_usize..70, each in 1_usize..40, seed in any::<u64>()) {
+            let w: Vec<i8> = bytes(seed, ROWS * quads * 4).into_iter().map(|b| b as i8).collect();
+            let w = w.as_chunks::<4>().0;
+            let x = bytes(seed ^ 77, 4 * quads * LANES);
+            let x = x.as_chunks::<4>().0;
+            let rows: [_; ROWS] = std::array::from_fn(|r| &w[r * quads..(r + 1) * quads]);
+            let part = |i: usize| Part { scale: (i % 7) as f64 * 0.3, sum: (i as i32 - 9) * 977, zero: 0 };
+            let parts: Vec<[_; ROWS]> =
+                (0..quads.div_ceil(each)).map(|b| std::array::from_fn(|r| part(b * 5 + r))).collect();
+            let mut known = Known::default();
+            known.zeros.iter_mut().zip(bytes(seed ^ 3, WIDTH)).for_each(|(zero, byte)| *zero = i32::from(byte));
+            let taps = Taps::every(each, LANES);
+            let mut wanted = [[0.5; LANES]; ROWS];
+            for (b, parts) in parts.iter().enumerate() {
+                let rows = rows.map(|w| &w[b * each..quads.min((b + 1) * each)]);
+                let mut sums = [[0; WIDTH]; ROWS];
+                Form::Plain.strip(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
+                Form::Plain.add_scaled(&sums, parts, &known, LANES, (wanted.as_flattened_mut(), LANES));
+            }
+            for form in Form::all() {
+                let mut total = [[0.5; LANES]; ROWS];
+                form.blocks(rows, x, (&taps, each), (&parts, &known), &[0; 300], total.as_flattened_mut());
+                prop_assert_eq!(total, wanted);
+            }
+        }
+
+        #[test]
+        fn nibbles_become_signed(steps in 0_usize..40, each in 1_usize..4, centred in any::<bool>(), seed in any::<u64>()) {
+            let step = each * 128;
+            let packed = bytes(seed, steps * step / 2);
+            let zeros = |i: usize| if centred { 8 } else { (i * 5 % 16) as u8 };
+            let code = |i: usize| packed[i / 2] >> (i % 2 * 4) & 15;
+            let signed: Vec<i8> = (0..steps * step).map(|i| code(i) as i8 - zeros(i / step) as i8).collect();
+            let sums: Vec<i32> = signed.chunks(step).map(|w| w.iter().map(|w| i32::from(*w)).sum()).collect();
+            for form in Form::all() {
+                let (mut to, mut found) = (vec![99; steps * step], vec![99; steps]);
+                if form.signed_nibbles(&packed, step, zeros, &mut to, &mut found) {
+                    prop_assert_eq!((&to, &found), (&signed, &sums));
                 }
             }
         }

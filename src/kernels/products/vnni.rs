@@ -4,13 +4,14 @@
 #![allow(unsafe_code)]
 
 use super::avx2::sum4_integers;
-use super::quads::{FEW_ROWS, Inputs, LANES, ROWS, Sums, WIDTH, Weights};
+use super::quads::{FEW_ROWS, Inputs, LANES, Part, ROWS, Sums, WIDTH, Weights};
 use crate::kernels::cpu::Vnni;
 use std::arch::x86_64::{
-    __m256i, __m512i, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm256_add_epi32, _mm512_and_si512,
-    _mm512_castsi512_si256, _mm512_dpbusd_epi32, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-    _mm512_maskz_loadu_epi8, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
-    _mm512_xor_si512,
+    __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm512_add_epi32, _mm512_add_pd,
+    _mm512_and_si512, _mm512_castsi512_si256, _mm512_cvtepi32_pd, _mm512_dpbusd_epi32,
+    _mm512_extracti64x4_epi64, _mm512_loadu_pd, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_mul_pd,
+    _mm512_mullo_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_pd, _mm512_setzero_pd,
+    _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 /// Bytes of a vector, and of a cache line.
@@ -68,7 +69,7 @@ unsafe fn vectors<const V: usize>(
     let mut first = 0;
     for (i, offsets) in offsets.chunks(LANES).enumerate() {
         for line in i * lines..(i + 1) * lines {
-            _mm_prefetch::<_MM_HINT_T1>(ahead.as_ptr().wrapping_add(BYTES * line).cast());
+            _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(BYTES * line).cast());
         }
         for (j, offset) in offsets.iter().enumerate() {
             // SAFETY: `V` vectors lie there, as the caller promises.
@@ -93,6 +94,76 @@ unsafe fn vectors<const V: usize>(
     }
 }
 
+/// See [`Form::blocks`](super::quads::Form::blocks), which has seen that all rows have as many quads, and that there is
+/// a vector of inputs for each.
+pub(super) fn blocks(
+    _: Vnni,
+    w: [&[Weights]; ROWS],
+    x: &[[Inputs; LANES]],
+    (each, zeros): (usize, &[i32; LANES]),
+    parts: &[[Part; ROWS]],
+    ahead: &[u8],
+    total: &mut [[f64; LANES]],
+) {
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    unsafe { add_blocks(w, x, each, zeros, parts, ahead, total) }
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512vnni")]
+fn add_blocks(
+    w: [&[Weights]; ROWS],
+    x: &[[Inputs; LANES]],
+    each: usize,
+    zeros: &[i32; LANES],
+    parts: &[[Part; ROWS]],
+    ahead: &[u8],
+    total: &mut [[f64; LANES]],
+) {
+    assert!(w.iter().all(|w| w.len() == x.len()));
+    // SAFETY: 16 integers.
+    let zeros = unsafe { _mm512_loadu_si512(zeros.as_ptr().cast()) };
+    // Both halves of a row, in registers.
+    let mut sums = [[_mm512_setzero_pd(); 2]; ROWS];
+    for (sums, total) in sums.iter_mut().zip(&*total) {
+        // SAFETY: twice 8 numbers.
+        *sums = unsafe { [_mm512_loadu_pd(total.as_ptr()), _mm512_loadu_pd(total.as_ptr().add(8))] };
+    }
+    let lines = ahead.len().div_ceil(BYTES).div_ceil(parts.len().max(1));
+    let mut quad = 0;
+    for (i, (x, parts)) in x.chunks(each).zip(parts).enumerate() {
+        for line in i * lines..(i + 1) * lines {
+            _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(BYTES * line).cast());
+        }
+        let mut acc = [_mm512_setzero_si512(); ROWS];
+        for x in x {
+            // SAFETY: 64 bytes.
+            let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
+            for (acc, w) in acc.iter_mut().zip(w) {
+                // SAFETY: `quad` counts the vectors of inputs, and a row has as many quads.
+                let w = _mm512_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(quad) }));
+                *acc = _mm512_dpbusd_epi32(*acc, x, w);
+            }
+            quad += 1;
+        }
+        for ((sums, acc), part) in sums.iter_mut().zip(acc).zip(parts) {
+            let sum = _mm512_sub_epi32(acc, _mm512_mullo_epi32(zeros, _mm512_set1_epi32(part.sum)));
+            let scale = _mm512_set1_pd(part.scale);
+            let halves = [_mm512_castsi512_si256(sum), _mm512_extracti64x4_epi64::<1>(sum)];
+            // Rounded twice, as everywhere.
+            for (sum, half) in sums.iter_mut().zip(halves) {
+                *sum = _mm512_add_pd(*sum, _mm512_mul_pd(scale, _mm512_cvtepi32_pd(half)));
+            }
+        }
+    }
+    for (sums, total) in sums.iter().zip(total) {
+        // SAFETY: room for twice 8 numbers.
+        unsafe {
+            _mm512_storeu_pd(total.as_mut_ptr(), sums[0]);
+            _mm512_storeu_pd(total.as_mut_ptr().add(8), sums[1]);
+        }
+    }
+}
+
 /// See [`Form::dots`](super::quads::Form::dots), which has seen that all rows are as long.
 pub(super) fn dots(_: Vnni, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions.
@@ -101,34 +172,36 @@ pub(super) fn dots(_: Vnni, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
-    assert!(w.iter().all(|w| w.len() == x.len()));
-    let (flips, ones) = (_mm512_set1_epi8(flip as i8), _mm512_set1_epi8(1));
-    let mut acc = [[_mm512_setzero_si512(); 2]; FEW_ROWS];
-    let whole = x.len() / BYTES * BYTES;
-    for at in (0..whole).step_by(BYTES) {
-        // SAFETY: `at` and the 63 bytes after it lie before the end, which all have in common.
-        let x = unsafe { _mm512_loadu_si512(x.as_ptr().add(at).cast()) };
-        for (acc, w) in acc.iter_mut().zip(w) {
-            let from = w.as_ptr().wrapping_add(at);
-            _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(2 * AHEAD).cast());
-            // SAFETY: as of `x`.
-            let w = _mm512_xor_si512(unsafe { _mm512_loadu_si512(from.cast()) }, flips);
-            *acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
-        }
-    }
-    if whole < x.len() {
-        let mask = (1 << (x.len() - whole)) - 1;
-        // SAFETY: nothing is read but what the mask has: the bytes up to the end.
-        let load = |x: &[u8]| unsafe { _mm512_maskz_loadu_epi8(mask, x.as_ptr().add(whole).cast()) };
-        let (x, ones) = (load(x), _mm512_and_si512(ones, load_mask(mask)));
-        for (acc, w) in acc.iter_mut().zip(w) {
-            let w = _mm512_xor_si512(load(w), flips);
-            *acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
-        }
-    }
-    let [a, b, c, d] = acc;
+    // One row after the other, as they lie in memory.
+    let [a, b, c, d] = w.map(|w| dot_row(w, flip, x));
     let (first, last) = (sum4([a[0], a[1], b[0], b[1]]), sum4([c[0], c[1], d[0], d[1]]));
     bytemuck::cast([first, last])
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn dot_row(w: &[u8], flip: u8, x: &[u8]) -> [__m512i; 2] {
+    assert_eq!(w.len(), x.len());
+    let (flips, ones) = (_mm512_set1_epi8(flip as i8), _mm512_set1_epi8(1));
+    let mut acc = [_mm512_setzero_si512(); 2];
+    let ((w, w_rest), (x, x_rest)) = (w.as_chunks::<BYTES>(), x.as_chunks::<BYTES>());
+    for (w, x) in w.iter().zip(x) {
+        _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(AHEAD).cast());
+        // SAFETY: 64 bytes.
+        let (w, x) =
+            unsafe { (_mm512_loadu_si512(w.as_ptr().cast()), _mm512_loadu_si512(x.as_ptr().cast())) };
+        let w = _mm512_xor_si512(w, flips);
+        acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
+    }
+    if !x_rest.is_empty() {
+        let mask = (1 << x_rest.len()) - 1;
+        // SAFETY: nothing is read but what the mask has: the bytes up to the end.
+        let load = |x: &[u8]| unsafe { _mm512_maskz_loadu_epi8(mask, x.as_ptr().cast()) };
+        let (w, x) = (_mm512_xor_si512(load(w_rest), flips), load(x_rest));
+        let ones = _mm512_and_si512(ones, load_mask(mask));
+        acc = [_mm512_dpbusd_epi32(acc[0], x, w), _mm512_dpbusd_epi32(acc[1], ones, w)];
+    }
+    acc
 }
 
 /// All bits of the bytes of a mask.
@@ -141,7 +214,7 @@ fn load_mask(mask: u64) -> __m512i {
 /// The sums of the lanes of four vectors.
 #[inline]
 #[target_feature(enable = "avx512f,avx2")]
-pub(super) fn sum4(x: [__m512i; 4]) -> [i32; 4] {
+fn sum4(x: [__m512i; 4]) -> [i32; 4] {
     sum4_integers(x.map(|x| halves_added(x)))
 }
 
@@ -171,16 +244,20 @@ fn sums_of_bytes(w: &[i8], len: usize, sums: &mut [i32]) {
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn sum_lanes(w: &[i8]) -> __m512i {
     let ones = _mm512_set1_epi8(1);
-    let mut acc = _mm512_setzero_si512();
+    // Side by side: a sum must wait for the one before it.
+    let mut acc = [_mm512_setzero_si512(); 4];
     let (vectors, rest) = w.as_chunks::<BYTES>();
-    for w in vectors {
-        // SAFETY: 64 bytes.
-        acc = _mm512_dpbusd_epi32(acc, ones, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
+    for w in vectors.chunks(4) {
+        for (acc, w) in acc.iter_mut().zip(w) {
+            // SAFETY: 64 bytes.
+            *acc = _mm512_dpbusd_epi32(*acc, ones, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
+        }
     }
     if !rest.is_empty() {
         // SAFETY: nothing is read but what the mask has: the bytes up to the end.
         let w = unsafe { _mm512_maskz_loadu_epi8((1 << rest.len()) - 1, rest.as_ptr()) };
-        acc = _mm512_dpbusd_epi32(acc, ones, w);
+        acc[0] = _mm512_dpbusd_epi32(acc[0], ones, w);
     }
-    acc
+    let [a, b, c, d] = acc;
+    _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))
 }

@@ -6,10 +6,12 @@ use super::encode::{BLOCK, Line, ROUND_F32};
 use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m128i, __m512, __m512i, _CMP_GT_OQ, _mm_mask_storeu_epi8, _mm_storeu_si128, _mm512_abs_ps,
-    _mm512_add_ps, _mm512_castps_si512, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_max_epi32, _mm512_max_epu32,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_max_epi32, _mm512_reduce_max_epu32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi8,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_loadu_epi32, _mm512_maskz_loadu_ps, _mm512_max_epi32,
+    _mm512_max_epu32, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi32,
+    _mm512_permutexvar_ps, _mm512_reduce_max_epi32, _mm512_reduce_max_epu32, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setr_epi32, _mm512_setr_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_srlv_epi32, _mm512_storeu_ps, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 /// The first `n` lanes of sixteen.
@@ -160,4 +162,30 @@ pub(super) fn encode_rest(line: &Line, values: &[f32], out: &mut [u8]) -> bool {
         unsafe { _mm_mask_storeu_epi8(out.as_mut_ptr().cast(), n, codes) };
     }
     lanes.is_sure(worst)
+}
+
+/// Codes of 4 bits that are decoded at a time.
+pub(super) const NIBBLES: usize = 128;
+
+/// `scale * (code - zero)` of packed 4-bit codes.
+#[target_feature(enable = "avx512f")]
+pub(super) fn decode_nibbles(packed: &[[u8; NIBBLES / 2]], scale: f32, zero: u8, out: &mut [[f32; NIBBLES]]) {
+    let codes =
+        _mm512_setr_ps(0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0);
+    let numbers = _mm512_sub_ps(codes, _mm512_set1_ps(f32::from(zero)));
+    let numbers = _mm512_mul_ps(numbers, _mm512_set1_ps(scale));
+    let shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    for (packed, out) in packed.iter().zip(out) {
+        // SAFETY: 64 bytes.
+        let packed = unsafe { _mm512_loadu_si512(packed.as_ptr().cast()) };
+        // Eight codes each, of which sixteen numbers are made.
+        let mut words = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+        for out in out.as_chunks_mut::<16>().0 {
+            let now = _mm512_srlv_epi32(_mm512_permutexvar_epi32(words, packed), shifts);
+            words = _mm512_add_epi32(words, _mm512_set1_epi32(2));
+            // Of a lane the lowest four bits say which number.
+            // SAFETY: room for sixteen numbers.
+            unsafe { _mm512_storeu_ps(out.as_mut_ptr(), _mm512_permutexvar_ps(now, numbers)) };
+        }
+    }
 }

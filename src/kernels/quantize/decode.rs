@@ -1,6 +1,10 @@
 //! The numbers that codes stand for: `scale * (code - zero)`, in the number type itself.
 
 use super::Quantize;
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::Avx512;
 use crate::kernels::cpu::fast;
 use crate::kernels::memory::Slot;
 
@@ -52,6 +56,22 @@ macro_rules! decode {
 
 decode!(decode_f32, f32);
 decode!(decode_f64, f64);
+
+/// See [`Quantize::decode_nibbles`].
+#[cfg(target_arch = "x86_64")]
+pub(super) fn decode_nibbles_f32(packed: &[u8], scale: f32, zero: u8, out: &mut [f32]) -> usize {
+    if Avx512::new().is_none() {
+        return 0;
+    }
+    let (packed, out) = (packed.as_chunks().0, out.as_chunks_mut().0);
+    let blocks = packed.len().min(out.len());
+    // SAFETY: an `Avx512` exists, so the CPU has the instructions.
+    #[allow(unsafe_code)]
+    unsafe {
+        avx512::decode_nibbles(&packed[..blocks], scale, zero, &mut out[..blocks]);
+    }
+    blocks * avx512::NIBBLES
+}
 
 #[cfg(test)]
 mod tests {

@@ -34,6 +34,11 @@ pub trait Quantize: bytemuck::Pod + PartialOrd + Send + Sync {
     /// See [`decode_runs`].
     #[doc(hidden)]
     fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]);
+    /// The same of packed 4-bit codes, as far as there is a kernel for it: how many were decoded, an even number.
+    #[doc(hidden)]
+    fn decode_nibbles(_packed: &[u8], _scale: Self, _zero: u8, _out: &mut [Self]) -> usize {
+        0
+    }
 }
 
 impl Quantize for f32 {
@@ -56,6 +61,11 @@ impl Quantize for f32 {
     #[inline(always)]
     fn decode(codes: &[u8], scale: Self, zero: u8, out: &mut [Self]) {
         decode::decode_f32(codes, scale, zero, out);
+    }
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn decode_nibbles(packed: &[u8], scale: Self, zero: u8, out: &mut [Self]) -> usize {
+        decode::decode_nibbles_f32(packed, scale, zero, out)
     }
 }
 

@@ -3,7 +3,7 @@
 use super::super::zeros;
 use super::{MIN_PARALLEL, Product};
 use crate::kernels::products::quads::{FEW_ROWS, Form};
-use crate::kernels::products::{self, EXACT, Sorted};
+use crate::kernels::products::{self, EXACT, Grids, Sorted};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
@@ -72,27 +72,26 @@ impl<T: Float> Product<'_, T> {
         Ok(out)
     }
 
-    /// One input with 4-bit codes. For the kernel the input's codes are around 128, so that they are signed; what
-    /// that changes is known from the sums of the weight's codes.
+    /// One input with 4-bit codes. For the kernel the input's codes are around 128, so that they are signed.
     pub(super) fn nibbles(&self, w: &[u8]) -> Result<Vec<T>, Fault> {
         let Self { decoder, k, step, .. } = self;
         let (k, step, form) = (*k, *step, Form::best());
         let mut codes = vec![0; k];
         self.encode(0, &mut codes);
         let x: Vec<i8> = codes.iter().map(|code| (code ^ FLIP) as i8).collect();
-        let x = Sorted::new(&x);
+        let x = Sorted::integers(form, &x, step);
         let of_inputs: Vec<i32> = codes.chunks(step).map(|codes| self.of_input(0, codes)).collect();
         let (offset, scale) = (128 - self.grids.zero(0), self.grids.scale(0));
         let mut out = zeros::<T>(self.m, 1)?;
         let height = self.height(1, MIN_PARALLEL / 4);
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            let (mut sums, mut of_codes) = (vec![0; of_inputs.len()], vec![0; of_inputs.len()]);
+            let mut sums = vec![0; of_inputs.len()];
             for (row, out) in (i * height..).zip(out) {
-                products::nibbles(form, &w[row * k / 2..][..k / 2], &x, step, &mut sums, &mut of_codes);
-                let grids = decoder.grids_of(row);
+                products::nibbles(form, &w[row * k / 2..][..k / 2], &x, step, offset, &mut sums);
+                let grids = decoder.grids(row);
                 let total = form.run(
                     #[inline(always)]
-                    || scaled(grids, &mut sums, &of_codes, &of_inputs, offset),
+                    || scaled(grids, &mut sums, &of_inputs),
                 );
                 *out = T::narrow(total * scale);
             }
@@ -106,17 +105,14 @@ fn cut(first: usize, end: usize) -> impl Iterator<Item = Range<usize>> {
     (first..end).step_by(EXACT).map(move |first| first..end.min(first + EXACT))
 }
 
-/// `sum of scale * (sum + offset * of_codes - zero * of_input)` over the steps of a row. Overwrites the sums.
+/// `sum of scale * (sum - zero * of_input)` over the steps of a row. Overwrites the sums.
 #[inline(always)]
 fn scaled<T: Float>(
-    (scales, zeros, middle): (&[T], Option<&[u8]>, u8),
+    Grids { scales, zeros, middle }: Grids<'_, T>,
     sums: &mut [i32],
-    of_codes: &[i32],
     of_inputs: &[i32],
-    offset: i32,
 ) -> f64 {
-    const SIDE: usize = 8;
-    sums.iter_mut().zip(of_codes).for_each(|(sum, of_codes)| *sum += offset * of_codes);
+    const SIDE: usize = 16;
     let sums_and_inputs = sums.iter_mut().zip(of_inputs);
     match zeros {
         None => sums_and_inputs.for_each(|(sum, of_input)| *sum -= i32::from(middle) * of_input),

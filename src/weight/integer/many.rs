@@ -23,13 +23,14 @@ impl<T: Float> Product<'_, T> {
         // A row's scale, if it is one, counts at the end: until then its sums are integers.
         let single = *step == k;
         let centred = decoder.is_centred();
-        let (width, pitch) = (beside.strips.len() * WIDTH, columns.longest + LANES);
+        let width = if n <= LANES { LANES } else { beside.strips.len() * WIDTH };
+        let pitch = columns.longest + LANES;
         let mut out = zeros::<T>(self.m, n)?;
         let height = self.height(least, MIN_PARALLEL);
         let block = |first: usize,
                      total: &mut [f64],
                      w: &mut [Weights],
-                     (parts, of_rows): (&mut [Part], &mut [i32]),
+                     (parts, of_rows): (&mut [[Part; ROWS]], &mut [i32]),
                      out: &mut [T]| {
             let count = out.len() / n;
             total[..count * width].fill(0.0);
@@ -37,38 +38,48 @@ impl<T: Float> Product<'_, T> {
                 let blocks = &columns.blocks[span.clone()];
                 let start = blocks[0].first;
                 for (r, w) in w.chunks_exact_mut(pitch).take(count).enumerate() {
-                    self.decode(first + r, blocks, w);
-                    // All as long but the last.
-                    let each = 4 * blocks[0].quads();
-                    let all: usize = blocks.iter().map(Block::quads).sum();
                     let of_rows = &mut of_rows[..blocks.len()];
-                    form.sums(w[..all].as_flattened(), each, of_rows);
-                    let (scales, ..) = decoder.grids_of(first + r);
-                    let parts = parts.chunks_exact_mut(least).zip(blocks).zip(of_rows);
-                    for ((parts, block), sum) in parts {
+                    self.decode(form, first + r, blocks, w, of_rows);
+                    let scales = decoder.grids(first + r).scales;
+                    let parts = &mut parts[r / ROWS * columns.most..];
+                    for ((parts, block), sum) in parts.iter_mut().zip(blocks).zip(of_rows) {
                         let zero = if centred { 0 } else { decoder.signed_zero(first + r, block.step) };
                         let scale = if single { 1.0 } else { scales[block.step].widen() };
-                        parts[r] = Part { scale, sum: *sum, zero };
+                        parts[r % ROWS] = Part { scale, sum: *sum, zero };
                     }
                 }
+                // Of the rows that come next, a part for each of some blocks, while the first inputs are met.
+                let ahead = |strip: &SideStrip, r: usize, some: Range<usize>| {
+                    if strip.first > 0 {
+                        return &[][..];
+                    }
+                    let next = (first + count + r) * k..(first + count + r + ROWS) * k;
+                    let (all, number) = (columns.blocks.len(), span.start);
+                    let next = decoder.bytes(next, self.mask);
+                    &next[next.len() * (number + some.start) / all..next.len() * (number + some.end) / all]
+                };
+                // Sums of few inputs stay where they are from block to block.
+                let at_once = width == LANES && centred && blocks.len() > 1;
                 for strip in &beside.strips {
-                    for (parts, block) in parts.chunks_exact(least).zip(blocks) {
-                        let x = beside.inputs(strip, block);
-                        let (taps, known) = (&beside.taps[strip.lanes / WIDTH], strip.known(block));
-                        for r in (0..count).step_by(ROWS) {
+                    let taps = &beside.taps[strip.lanes / WIDTH];
+                    for i in (0..blocks.len()).step_by(if at_once { blocks.len() } else { 1 }) {
+                        let some = if at_once { 0..blocks.len() } else { i..i + 1 };
+                        let (block, known) = (&blocks[i], strip.known(&blocks[i]));
+                        let quads = blocks[some.clone()].iter().map(Block::quads).sum();
+                        let x = beside.inputs(strip, block, quads);
+                        for (r, parts) in (0..count).step_by(ROWS).zip(parts.chunks_exact(columns.most)) {
                             let row = |i: usize| &w[(r + i).min(count - 1) * pitch + block.first - start..];
-                            let rows = std::array::from_fn(|i| &row(i)[..block.quads()]);
-                            // Of the rows that come next, a part for each block.
-                            let next = (first + count + r) * k..(first + count + r + ROWS) * k;
-                            let ahead = if on_end { decoder.bytes(next, self.mask) } else { &[] };
-                            let all = columns.blocks.len();
-                            let ahead = &ahead[ahead.len() * block.number / all..];
-                            let ahead = &ahead[..ahead.len() / (all - block.number)];
+                            let rows = std::array::from_fn(|i| &row(i)[..quads]);
+                            let (parts, ahead) = (&parts[some.clone()], ahead(strip, r, some.clone()));
+                            let total = &mut total[r * width + strip.first..];
+                            if at_once {
+                                form.blocks(rows, x, (taps, block.quads()), (parts, known), ahead, total);
+                                continue;
+                            }
                             let mut sums = [[0; WIDTH]; ROWS];
                             form.strip(rows, x, taps, strip.lanes, ahead, &mut sums);
-                            let parts = &parts[r..count.min(r + ROWS)];
-                            let total = (&mut total[r * width + strip.first..], width);
-                            form.add_scaled(&sums, parts, known, strip.lanes, total);
+                            let parts = &parts[0][..ROWS.min(count - r)];
+                            form.add_scaled(&sums, parts, known, strip.lanes, (total, width));
                         }
                     }
                 }
@@ -80,7 +91,7 @@ impl<T: Float> Product<'_, T> {
             }
         };
         parallel::for_each_chunk(&mut out, height * n, |i, out| {
-            let mut parts = vec![Part::default(); least * columns.most];
+            let mut parts = vec![[Part::default(); ROWS]; least / ROWS * columns.most];
             let mut of_rows = vec![0; columns.most];
             with_room(least * width, |total| {
                 with_room(least * pitch, |w| {
@@ -93,9 +104,23 @@ impl<T: Float> Product<'_, T> {
         Ok(out)
     }
 
-    /// A row of the weight in some blocks, which follow each other.
-    fn decode(&self, row: usize, blocks: &[Block], w: &mut [Weights]) {
+    /// A row of the weight in some blocks, which follow each other, and the sum of each.
+    fn decode(&self, form: Form, row: usize, blocks: &[Block], w: &mut [Weights], sums: &mut [i32]) {
         let start = blocks[0].first;
+        // All as long but the last.
+        let len = 4 * blocks[0].quads();
+        let quads = blocks.iter().map(Block::quads).sum();
+        if let (None, Some(codes)) = (self.mask, self.decoder.packed(4))
+            && len == self.step
+            && self.k.is_multiple_of(len)
+        {
+            let grids = self.decoder.grids(row);
+            let (first, to) = (row * self.k + blocks[0].columns.start, w[..quads].as_flattened_mut());
+            let codes = &codes[first / 2..];
+            if form.signed_nibbles(codes, len, |step| grids.zero(blocks[0].step + step), to, sums) {
+                return;
+            }
+        }
         let all = blocks[0].columns.start..blocks[blocks.len() - 1].columns.end;
         let together = blocks[..blocks.len() - 1].iter().all(|block| block.columns.len().is_multiple_of(4));
         let each = blocks.iter().map(|block| (block.first - start, block.columns.clone()));
@@ -106,6 +131,7 @@ impl<T: Float> Product<'_, T> {
             rest.fill(0);
             self.decoder.signed(row * self.k + columns.start..row * self.k + columns.end, self.mask, to);
         }
+        form.sums(w[..quads].as_flattened(), len, sums);
     }
 }
 
@@ -238,9 +264,8 @@ impl Beside {
         Self { values, strips, taps, scales: (0..n).map(|b| product.grids.scale(b)).collect(), quads }
     }
 
-    /// What a block meets.
-    fn inputs(&self, strip: &SideStrip, block: &Block) -> &[Inputs] {
-        &self.values.get()[strip.first * self.quads + block.first * strip.lanes..]
-            [..block.quads() * strip.lanes]
+    /// What some quads from the first of a block on meet.
+    fn inputs(&self, strip: &SideStrip, block: &Block, quads: usize) -> &[Inputs] {
+        &self.values.get()[strip.first * self.quads + block.first * strip.lanes..][..quads * strip.lanes]
     }
 }
