@@ -23,6 +23,8 @@ use std::ops::Range;
 
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 17;
+/// Multiplications from which on a product is worth being taken to the threads as a whole.
+const LARGE: usize = 1 << 20;
 /// Entries of a weight that is decoded as a whole where inputs are more than its rows.
 pub(super) const SMALL: usize = 1 << 20;
 /// A pruned weight runs on its kept entries for one input, and for more where less than a `DENSE_SHARE`th is
@@ -40,10 +42,14 @@ impl<T: Float> Weight<T> {
     /// range where activations are quantized dynamically.
     pub(crate) fn product_with(&self, x: &[T], n: usize, group: usize) -> Result<Vec<T>, Fault> {
         match &self.node {
-            Node::Leaf(leaf) => match self.activations {
-                Activations::Float => leaf.product(x, n),
-                integer => leaf.integer_product(x, n, group, integer),
-            },
+            Node::Leaf(leaf) => {
+                let product = || match self.activations {
+                    Activations::Float => leaf.product(x, n),
+                    integer => leaf.integer_product(x, n, group, integer),
+                };
+                // While one thread prepares what all work on, the others would fall asleep if it were none of them.
+                if leaf.len() * n < LARGE { product() } else { parallel::inside(product) }
+            }
             Node::Product(u, v) => {
                 let hidden = v.in_place_of(self.activations).product_with(x, n, group)?;
                 let y = u.in_place_of(self.activations).product_with(&hidden, n, group);

@@ -240,6 +240,6 @@ fn images_and_feature_maps_have_a_geometry() {
 fn logarithms_are_near() {
     for x in 1..=1 << 16 {
         let wanted = f64::from(x).log2();
-        assert!((f64::from(super::log2(x)) / 65536.0 - wanted).abs() < 0.006, "{x}");
+        assert!((f64::from(log2(x)) / 65536.0 - wanted).abs() < 0.006, "{x}");
     }
 }

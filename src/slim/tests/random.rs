@@ -124,7 +124,10 @@ proptest! {
         let model = match formed.run(&model) {
             Ok(formed) => formed.model,
             // A codebook may find too few entries to share it.
-            Err(Error::Plan { why: Refusal::CodebookTooLarge { .. }, .. }) => model,
+            Err(
+                Error::Plan { why: Refusal::CodebookTooLarge { .. }, .. }
+                | Error::Weight { fault: crate::Fault::Refused(Refusal::CodebookTooLarge { .. }), .. },
+            ) => model,
             Err(error) => panic!("{error}"),
         };
         let (small, report) = slim(&model, ChannelPruner::dead());
