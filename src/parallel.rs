@@ -26,19 +26,19 @@ pub fn threads() -> usize {
 /// `f()` on this thread, with all that it would share out: for so little work that waking others takes longer.
 pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(feature = "threads")]
-    {
-        /// Also where `f` panics.
-        struct Before(bool);
-        impl Drop for Before {
-            fn drop(&mut self) {
-                ALONE.set(self.0);
-            }
-        }
-        let _before = Before(ALONE.replace(true));
-        return f();
-    }
-    #[cfg(not(feature = "threads"))]
+    let _before = Before(ALONE.replace(true));
     f()
+}
+
+/// Whether a thread was alone before, which it is again in the end: also where something panics.
+#[cfg(feature = "threads")]
+struct Before(bool);
+
+#[cfg(feature = "threads")]
+impl Drop for Before {
+    fn drop(&mut self) {
+        ALONE.set(self.0);
+    }
 }
 
 /// `f()` on one of the threads that share the work: what it shares out then costs less, since nobody outside has

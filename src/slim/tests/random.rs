@@ -126,7 +126,7 @@ proptest! {
             // A codebook may find too few entries to share it.
             Err(
                 Error::Plan { why: Refusal::CodebookTooLarge { .. }, .. }
-                | Error::Weight { fault: crate::Fault::Refused(Refusal::CodebookTooLarge { .. }), .. },
+                | Error::Weight { fault: Fault::Refused(Refusal::CodebookTooLarge { .. }), .. },
             ) => model,
             Err(error) => panic!("{error}"),
         };
