@@ -253,9 +253,11 @@ pub fn compress(
     let most = before + effort.tolerance.unwrap_or(doubt);
     let mut best: Option<(Model, f64)> = None;
     for (i, start) in ladder.starts.iter().enumerate() {
-        let mut rungs = descend(baseline, &teach, &ladder, start, data, most)?;
+        // Shared values are trained as well, which may make up for a little.
+        let clearly = most + doubt;
+        let mut rungs = descend(baseline, &teach, &ladder, start, data, clearly)?;
         if i + 1 < ladder.starts.len() {
-            rungs.retain(|(_, found)| *found <= most);
+            rungs.retain(|(_, found)| *found <= clearly);
         }
         // From the smallest up, to the first that is good enough with shared values.
         for (model, values) in
@@ -275,14 +277,14 @@ pub fn compress(
     Ok((model, false))
 }
 
-/// The networks of the rungs and what each gets wrong: the first, and those after it that are good enough.
+/// The networks of the rungs and what each gets wrong: the first, and those after it that are not `clearly` too bad.
 fn descend(
     baseline: &Model,
     teach: &Distiller<'_>,
     ladder: &Ladder,
     start: &Start,
     data: &Data,
-    most: f64,
+    clearly: f64,
 ) -> Result<Vec<(Model, f64)>, BoxError> {
     let narrow = |steps: Pipeline<'static>, (layer, fraction): &(&'static str, f64)| {
         steps.slim(ChannelPruner::ratio(*fraction).only(*layer))
@@ -292,10 +294,10 @@ fn descend(
     for rung in 0..ladder.rungs {
         model = prune(&model, teach.clone().epochs(ladder.passes[rung.min(1)]), left, ladder.rate)?;
         let found = say(&format!("{left:.0} numbers"), &model, data)?;
-        if rung == 0 || found <= most {
+        if rung == 0 || found <= clearly {
             rungs.push((model.clone(), found));
         }
-        if found > most {
+        if found > clearly {
             break;
         }
         left *= ladder.shrink;
