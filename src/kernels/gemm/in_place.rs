@@ -6,6 +6,7 @@ use super::tile::at_places;
 use super::vector::Of;
 use super::vector::{Array, Vector};
 use super::{Form, out};
+#[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::fast;
 use bytemuck::Pod;
 use num_traits::Float;

@@ -95,6 +95,7 @@ impl<T> Grids<'_, T> {
 }
 
 /// Groups of [`TOGETHER`] columns whose sums 16 bits hold, `8 * 2 * 15 * 128`, and whose codes 8 bits do.
+#[cfg(target_arch = "x86_64")]
 pub(super) const SHORT_SUM: usize = 8;
 
 /// Bytes of [`TOGETHER`] codes.

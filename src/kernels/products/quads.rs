@@ -148,8 +148,12 @@ impl Form {
         ahead: &[u8],
         sums: &mut Sums,
     ) {
+        // All forms count on it.
+        assert!(matches!(lanes, 16 | 32), "{lanes} lanes");
         let offsets = taps.first(w[0].len(), x, lanes);
         let w = w.map(|w| &w[..offsets.len()]);
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = ahead;
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Vnni(cpu) => vnni::strip(cpu, w, x, offsets, lanes, ahead, sums),
