@@ -96,6 +96,7 @@ pub fn prefetch<T>(block: &[T], ahead: usize) {
 /// A place for values, written once from front to back.
 pub struct Slot<'a, T> {
     rest: &'a mut [MaybeUninit<T>],
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     streamed: bool,
 }
 

@@ -50,6 +50,7 @@ impl<T: Copy> Sorted<T> {
 
 impl Sorted<i8> {
     /// For [`nibbles`].
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn integers(form: Form, x: &[i8], step: usize) -> Self {
         match form {
             #[cfg(target_arch = "x86_64")]

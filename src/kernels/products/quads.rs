@@ -139,6 +139,7 @@ impl Form {
 
     /// The sums of rows of weights, all as long, with `lanes` inputs that lie side by side: 16, or 32. Those of no
     /// more than 16 leave the others as they are. What is `ahead` is brought near meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn strip(
         self,
         w: [&[Weights]; ROWS],
@@ -152,8 +153,6 @@ impl Form {
         assert!(matches!(lanes, 16 | 32), "{lanes} lanes");
         let offsets = taps.first(w[0].len(), x, lanes);
         let w = w.map(|w| &w[..offsets.len()]);
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = ahead;
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Vnni(cpu) => vnni::strip(cpu, w, x, offsets, lanes, ahead, sums),
@@ -194,6 +193,7 @@ impl Form {
 
     /// Packed 4-bit codes as signed integers `code - zeros(step)`, and the sums of those of each `step` of columns.
     /// Where there is a kernel for such steps: else false.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn signed_nibbles(
         self,
         codes: &[u8],

@@ -229,6 +229,7 @@ impl ByteDots {
 
     /// The exact sum of the products of all entries of a row with `x`, where each pruned entry is `fill`, and that of
     /// the entries themselves: of as many as an `i32` holds. `x` is filled up with zeros to whole words.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn sum(self, bits: Bits<'_>, kept: &[u8], fill: u8, x: &[i8]) -> (i32, i32) {
         assert_eq!(x.len(), bits.len() * WORD);
         #[cfg(target_arch = "x86_64")]
