@@ -144,6 +144,7 @@ fn tiles<T, V, const HEIGHT: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "x86_64")]
     use crate::kernels::cpu::{Avx2, Avx512};
 
     /// Every form against the definition, for odd numbers of rows, steps and columns.
