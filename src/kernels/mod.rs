@@ -17,7 +17,7 @@ use products::{Grids, Packed, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Kernels:
-    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed + gemm::Lanes + gemm::Places
+    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed + gemm::Lanes
 {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]

@@ -2,16 +2,10 @@
 //! step are neighbours, and steps begin wherever they like. The windows of a convolution at stride 1 lie so.
 
 use super::tile::at_places;
-#[cfg(target_arch = "x86_64")]
-use super::vector::Of;
-use super::vector::{Array, Vector};
-use super::{Form, out};
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::fast;
+use super::vector::Vector;
+use super::{Form, Lanes, out};
 use bytemuck::Pod;
 use num_traits::Float;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
 use std::ops::Range;
 
 /// Numbers that are read past the last column, at most.
@@ -46,46 +40,9 @@ impl<'a, T> Tile<'a, T> {
 }
 
 /// Where sums go: the first row and column of a tile, and the tile.
-type Put<'a, T> = dyn FnMut(usize, usize, Tile<'_, T>) + 'a;
+pub(super) type Put<'a, T> = dyn FnMut(usize, usize, Tile<'_, T>) + 'a;
 
-/// A number type, with the vectors of each instruction set.
-pub trait Places: Float + Pod {
-    #[doc(hidden)]
-    fn in_place(form: Form, product: &InPlace<'_, Self>, rows: Range<usize>, put: &mut Put<'_, Self>);
-}
-
-macro_rules! places {
-    ($t:ty, $short:literal, $long:literal, $avx2:ty, $avx512:ty) => {
-        impl Places for $t {
-            fn in_place(
-                form: Form,
-                product: &InPlace<'_, Self>,
-                rows: Range<usize>,
-                put: &mut Put<'_, Self>,
-            ) {
-                match form {
-                    Form::Portable => tiles::<Self, Array<$t, $short, false>, 4>((), product, rows, put),
-                    #[cfg(not(target_arch = "x86_64"))]
-                    Form::Fused => tiles::<Self, Array<$t, $long, true>, 6>((), product, rows, put),
-                    #[cfg(target_arch = "x86_64")]
-                    Form::Avx2(cpu) => fast(
-                        #[inline(always)]
-                        || tiles::<Self, Of<$avx2>, 6>(cpu, product, rows, put),
-                    ),
-                    #[cfg(target_arch = "x86_64")]
-                    Form::Avx512(cpu) => cpu.run(
-                        #[inline(always)]
-                        || tiles::<Self, Of<$avx512>, 12>(cpu, product, rows, put),
-                    ),
-                }
-            }
-        }
-    };
-}
-places!(f32, 4, 8, __m256, __m512);
-places!(f64, 2, 4, __m256d, __m512d);
-
-impl<T: Places> InPlace<'_, T> {
+impl<T: Lanes> InPlace<'_, T> {
     /// Computes some rows of the product, on this thread.
     pub fn rows(&self, rows: Range<usize>, mut put: impl FnMut(usize, usize, Tile<'_, T>)) {
         T::in_place(Form::best(), self, rows, &mut put);
@@ -93,7 +50,7 @@ impl<T: Places> InPlace<'_, T> {
 }
 
 #[inline(always)]
-fn tiles<T, V, const HEIGHT: usize>(
+pub(super) fn tiles<T, V, const HEIGHT: usize>(
     cpu: V::Cpu,
     product: &InPlace<'_, T>,
     rows: Range<usize>,
@@ -144,19 +101,10 @@ fn tiles<T, V, const HEIGHT: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    #[cfg(target_arch = "x86_64")]
-    use crate::kernels::cpu::{Avx2, Avx512};
 
     /// Every form against the definition, for odd numbers of rows, steps and columns.
     #[test]
     fn equals_its_definition() {
-        let forms = [
-            Some(Form::Portable),
-            #[cfg(target_arch = "x86_64")]
-            Avx2::new().map(Form::Avx2),
-            #[cfg(target_arch = "x86_64")]
-            Avx512::new().map(Form::Avx512),
-        ];
         for [rows, steps, columns] in
             [[1, 1, 1], [13, 7, 33], [25, 40, 100], [3, 0, 5], [12, 9, 64], [0, 3, 3]]
         {
@@ -166,7 +114,7 @@ mod tests {
             let mut values: Vec<f64> = (0..columns + 71).map(|i| number(i + 5)).collect();
             // What is read beyond does not matter.
             values.extend([f64::NAN; PAST]);
-            for form in forms.into_iter().flatten() {
+            for form in Form::all() {
                 let product = InPlace { left: &left, values: &values, places: &places, columns };
                 let mut got = vec![f64::NAN; rows * columns];
                 f64::in_place(form, &product, 0..rows, &mut |row, column, tile| {

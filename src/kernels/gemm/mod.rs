@@ -14,7 +14,7 @@ mod out;
 mod tile;
 mod vector;
 
-pub use in_place::{InPlace, PAST, Places};
+pub use in_place::{InPlace, PAST};
 pub use out::Out;
 pub use tile::{Across, Along, Left, Right, along};
 pub use vector::Vector;
@@ -27,6 +27,7 @@ use super::cpu::{Avx2, Avx512};
 use super::memory::with_room;
 use crate::parallel;
 use bytemuck::Pod;
+use in_place::{Put, tiles};
 use num_traits::Float;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m256d, __m512, __m512d};
@@ -55,6 +56,21 @@ pub enum Form {
 }
 
 impl Form {
+    /// All that this CPU has.
+    #[cfg(test)]
+    fn all() -> impl Iterator<Item = Self> {
+        let forms = [
+            Some(Self::Portable),
+            #[cfg(not(target_arch = "x86_64"))]
+            has_fused().then_some(Self::Fused),
+            #[cfg(target_arch = "x86_64")]
+            Avx2::new().map(Self::Avx2),
+            #[cfg(target_arch = "x86_64")]
+            Avx512::new().map(Self::Avx512),
+        ];
+        forms.into_iter().flatten()
+    }
+
     /// The fastest that this CPU has.
     fn best() -> Self {
         #[cfg(target_arch = "x86_64")]
@@ -139,6 +155,9 @@ pub trait Lanes: Float + Pod + Send + Sync {
         part: &Part<Self>,
         out: &mut Out<'_, Self>,
     );
+
+    #[doc(hidden)]
+    fn in_place(form: Form, product: &InPlace<'_, Self>, rows: Range<usize>, put: &mut Put<'_, Self>);
 }
 
 macro_rules! lanes {
@@ -172,6 +191,29 @@ macro_rules! lanes {
                         || blocks::<Self, Of<$avx512>, L, 12>(cpu, left, pack, part, out, room, &cut),
                     ),
                 });
+            }
+
+            fn in_place(
+                form: Form,
+                product: &InPlace<'_, Self>,
+                rows: Range<usize>,
+                put: &mut Put<'_, Self>,
+            ) {
+                match form {
+                    Form::Portable => tiles::<Self, Array<$t, $short, false>, 4>((), product, rows, put),
+                    #[cfg(not(target_arch = "x86_64"))]
+                    Form::Fused => tiles::<Self, Array<$t, $long, true>, 6>((), product, rows, put),
+                    #[cfg(target_arch = "x86_64")]
+                    Form::Avx2(cpu) => fast(
+                        #[inline(always)]
+                        || tiles::<Self, Of<$avx2>, 6>(cpu, product, rows, put),
+                    ),
+                    #[cfg(target_arch = "x86_64")]
+                    Form::Avx512(cpu) => cpu.run(
+                        #[inline(always)]
+                        || tiles::<Self, Of<$avx512>, 12>(cpu, product, rows, put),
+                    ),
+                }
             }
         }
     };
@@ -431,14 +473,7 @@ mod tests {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let mut wanted = vec![0.0; m * n];
             gemm([m, k, n], 1.0, (&a, false), (&b, false), 0.0, &mut wanted);
-            let forms = [
-                Some(Form::Portable),
-                #[cfg(target_arch = "x86_64")]
-                Avx2::new().map(Form::Avx2),
-                #[cfg(target_arch = "x86_64")]
-                Avx512::new().map(Form::Avx512),
-            ];
-            for form in forms.into_iter().flatten() {
+            for form in Form::all() {
                 for turned in [false, true] {
                     let mut c = vec![f64::NAN; m * n];
                     let stride = if turned { m } else { n };
