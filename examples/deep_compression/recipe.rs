@@ -251,10 +251,10 @@ pub fn compress(
     let before = error(baseline, data)?;
     let doubt = standard_error(before, data);
     let most = before + effort.tolerance.unwrap_or(doubt);
+    // Shared values are trained as well, which may make up for a little.
+    let clearly = most + doubt;
     let mut best: Option<(Model, f64)> = None;
     for (i, start) in ladder.starts.iter().enumerate() {
-        // Shared values are trained as well, which may make up for a little.
-        let clearly = most + doubt;
         let mut rungs = descend(baseline, &teach, &ladder, start, data, clearly)?;
         if i + 1 < ladder.starts.len() {
             rungs.retain(|(_, found)| *found <= clearly);

@@ -9,6 +9,7 @@ mod bytes;
 mod codebook;
 mod codes;
 mod decoder;
+mod footprint;
 mod grid;
 mod integer;
 mod leaf;

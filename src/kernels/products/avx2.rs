@@ -215,10 +215,13 @@ fn float_strip<const R: usize, const V: usize>(
     }
 }
 
-/// See [`Form::strip`](super::quads::Form::strip), which has seen that all offsets lie within `x`, and that all
-/// rows have as many quads.
+/// See [`Form::strip`](super::quads::Form::strip).
+///
+/// # Safety
+/// For each offset `x` holds as many inputs as there are lanes, a multiple of 16, and each row holds as many quads as
+/// there are offsets.
 #[allow(unsafe_code)]
-pub(super) fn quads(
+pub(super) unsafe fn quads(
     _: Avx2,
     w: [&[Weights]; ROWS],
     x: &[Inputs],
@@ -233,8 +236,8 @@ pub(super) fn quads(
         for (i, rows) in [[a, b, c, d], [e, f, g, h]].into_iter().enumerate() {
             // In these bounds: all but the first rows with the first lanes find it near.
             let ahead = if first + i == 0 { ahead } else { &[] };
-            // SAFETY: an `Avx2` exists, so the CPU has the instructions; a strip of 16 inputs from `first` on lies
-            // within `x`, and the rows have as many quads as there are offsets.
+            // SAFETY: an `Avx2` exists, so the CPU has the instructions; the 16 inputs from `first` on are some of
+            // those that the caller promises, and so are the quads.
             unsafe { four_rows(rows, x, offsets, first, ahead, &mut sums[i * HALF..]) };
         }
     }

@@ -140,6 +140,7 @@ impl Form {
     /// The sums of rows of weights, all as long, with `lanes` inputs that lie side by side: 16, or 32. Those of no
     /// more than 16 leave the others as they are. What is `ahead` is brought near meanwhile.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    #[allow(unsafe_code)]
     pub fn strip(
         self,
         w: [&[Weights]; ROWS],
@@ -149,15 +150,17 @@ impl Form {
         ahead: &[u8],
         sums: &mut Sums,
     ) {
-        // All forms count on it.
         assert!(matches!(lanes, 16 | 32), "{lanes} lanes");
         let offsets = taps.first(w[0].len(), x, lanes);
         let w = w.map(|w| &w[..offsets.len()]);
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni(cpu) => vnni::strip(cpu, w, x, offsets, lanes, ahead, sums),
+            // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and the
+            // rows are cut to as many quads.
+            Self::Vnni(cpu) => unsafe { vnni::strip(cpu, w, x, offsets, lanes, ahead, sums) },
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(cpu) => avx2::quads(cpu, w, x, offsets, lanes, ahead, sums),
+            // SAFETY: the same.
+            Self::Avx2(cpu) => unsafe { avx2::quads(cpu, w, x, offsets, lanes, ahead, sums) },
             Self::Plain => plain_strip(w, x, offsets, lanes, sums),
         }
     }

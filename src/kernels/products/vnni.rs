@@ -32,9 +32,12 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// See [`Form::strip`](super::quads::Form::strip), which has seen that all offsets lie within `x`, and that all
-/// rows have as many quads.
-pub(super) fn strip(
+/// See [`Form::strip`](super::quads::Form::strip).
+///
+/// # Safety
+/// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
+/// offsets.
+pub(super) unsafe fn strip(
     _: Vnni,
     w: [&[Weights]; ROWS],
     x: &[Inputs],
@@ -43,7 +46,7 @@ pub(super) fn strip(
     ahead: &[u8],
     sums: &mut Sums,
 ) {
-    // SAFETY: a `Vnni` exists, so the CPU has the instructions.
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions; the rest is as the caller promises.
     unsafe {
         if lanes == WIDTH {
             vectors::<2>(w, x, offsets, ahead, sums);
