@@ -48,7 +48,7 @@ impl<T: Float> Weight<T> {
                     integer => leaf.integer_product(x, n, group, integer),
                 };
                 // While one thread prepares what all work on, the others would fall asleep if it were none of them.
-                if leaf.len() * n < LARGE { product() } else { parallel::inside(product) }
+                if leaf.len().saturating_mul(n) < LARGE { product() } else { parallel::inside(product) }
             }
             Node::Product(u, v) => {
                 let hidden = v.in_place_of(self.activations).product_with(x, n, group)?;
