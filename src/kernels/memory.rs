@@ -6,6 +6,7 @@
 
 use crate::parallel;
 use bytemuck::Pod;
+use bytemuck::allocation::try_zeroed_vec;
 use std::cell::RefCell;
 use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
@@ -20,30 +21,35 @@ pub const LARGE: usize = 4 << 20;
 pub fn reserve<T>(n: usize) -> Result<Vec<T>, TryReserveError> {
     let mut values = Vec::new();
     values.try_reserve_exact(n)?;
-    if size_of_val(values.spare_capacity_mut()) >= LARGE {
-        advise(&mut values);
-    }
+    let room = values.spare_capacity_mut();
+    advise(room.as_ptr().cast(), size_of_val(room));
     Ok(values)
 }
 
-/// Asks for huge pages. That is a wish: where it is not granted, nothing but the speed changes.
+/// `n` zeros, if there is so much memory. Its pages come when they are first touched: by the threads that write there.
+pub fn zeroed<T: Pod>(n: usize) -> Option<Vec<T>> {
+    let values: Vec<T> = try_zeroed_vec(n).ok()?;
+    advise(values.as_ptr().cast(), size_of_val(&*values));
+    Some(values)
+}
+
+/// Asks for huge pages for much memory. That is a wish: where it is not granted, nothing but the speed changes.
 #[cfg(target_os = "linux")]
-fn advise<T>(values: &mut Vec<T>) {
+fn advise(start: *const u8, bytes: usize) {
     const PAGE: usize = 4096;
-    let room = values.spare_capacity_mut();
-    let (start, bytes) = (room.as_mut_ptr() as usize, size_of_val(room));
-    let (first, last) = (start.next_multiple_of(PAGE), (start + bytes) / PAGE * PAGE);
-    if first < last {
-        // SAFETY: the pages lie within memory that the vector owns, and the advice changes no contents.
+    let edge = start.align_offset(PAGE);
+    if bytes >= LARGE && edge <= bytes {
+        // SAFETY: whole pages of memory that the caller owns, and the advice changes no contents.
         #[allow(unsafe_code)]
         unsafe {
-            libc::madvise(first as *mut libc::c_void, last - first, libc::MADV_HUGEPAGE);
+            let (first, pages) = (start.wrapping_add(edge), (bytes - edge) / PAGE);
+            libc::madvise(first.cast_mut().cast(), pages * PAGE, libc::MADV_HUGEPAGE);
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn advise<T>(_: &mut Vec<T>) {}
+fn advise(_: *const u8, _: usize) {}
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

@@ -12,6 +12,7 @@ pub mod prune;
 pub mod quantize;
 pub mod sparse;
 pub mod transpose;
+pub mod turned;
 
 use products::{Grids, Packed, Panels, Sorted, Source};
 

@@ -37,6 +37,7 @@ pub(crate) use mask::Mask;
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
 pub(crate) use values::{Values, for_each_chunk};
 
+use crate::kernels::memory;
 use crate::{DType, Error, Fault, Float, Result, Tensor};
 use ndarray::{Array, Dimension};
 
@@ -340,12 +341,8 @@ impl<T: Float> Weight<T> {
 
 /// Zeros for a matrix whose size follows from a file or from a user: too large is an error, not an abort.
 pub(crate) fn zeros<T: Float>(rows: usize, cols: usize) -> Result<Vec<T>, Fault> {
-    let too_large = Fault::Form("the dense tensor does not fit in memory");
-    let n = rows.checked_mul(cols).ok_or(too_large.clone())?;
-    let mut out = Vec::new();
-    out.try_reserve_exact(n).map_err(|_| too_large)?;
-    out.resize(n, T::zero());
-    Ok(out)
+    let zeros = rows.checked_mul(cols).and_then(memory::zeroed);
+    zeros.ok_or(Fault::Form("the dense tensor does not fit in memory"))
 }
 
 impl<T: Float> From<Tensor<T>> for Weight<T> {

@@ -13,14 +13,16 @@ use super::integer::Windows;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
+use crate::kernels::gemm::{Along, Prepared};
 use crate::kernels::memory;
 use crate::kernels::products::{Decode, HEIGHT, Panels, Rows, Source, TOGETHER};
 use crate::kernels::sparse::{self, Beside, Bits, Dots, WORD};
-use crate::kernels::transpose::transpose;
+use crate::kernels::turned::turned;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
 
+const TOO_LARGE: Fault = Fault::Form("the input does not fit in memory a second time");
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 17;
 /// Multiplications from which on a product is worth being taken to the threads as a whole.
@@ -32,8 +34,8 @@ pub(super) const SMALL: usize = 1 << 20;
 const DENSE_SHARE: usize = 3;
 /// Rows of both sides from which on a product is worth bringing one into panels.
 const MANY: usize = 32;
-/// Columns that are transposed at a time: numbers of a cache line, and some more.
-const LINE: usize = 64;
+/// Rows of the side that is shared out that a thread takes at a time, where both have many.
+const BAND: usize = 96;
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
 const NEAR: usize = 1 << 18;
 
@@ -158,10 +160,10 @@ impl<T: Float> Leaf<T> {
         let mut out = zeros(n, m)?;
         let height = height(2 * HEIGHT, k * m);
         parallel::for_each_chunk(&mut out, height * m, |i, out| {
-            let mut rows = |row: usize, columns: Range<usize>, to: &mut [T]| {
+            let rows = |row: usize, columns: Range<usize>, to: &mut [T]| {
                 make.gather(samples, i * height + row, columns, to);
             };
-            T::products(Source::Decoded(&mut rows), &panels, out.len() / m, out);
+            T::products(Source::Decoded(Box::new(rows)), &panels, out.len() / m, out);
         });
         Ok(out)
     }
@@ -189,7 +191,11 @@ impl<T: Float> Leaf<T> {
                 {
                     return Ok(y);
                 }
-                decoded(|first| Decoded { kept: &kept, mask, cols, first }, x, [n, cols, rows])
+                if n > rows && leaf.len() <= SMALL {
+                    return dense(&leaf.read_dense(0..leaf.len(), mask)?, x, [n, cols, rows]);
+                }
+                let decoded = |first| Source::Decoded(Box::new(Decoded { kept: &kept, mask, cols, first }));
+                weights_with_inputs(decoded, x, [n, cols, rows])
             }
         }
     }
@@ -283,34 +289,42 @@ impl<'a, T: Float> Kept<'a, T> {
 
 /// `x w^T` for `x [n, k]` and `w [m, k]`.
 fn dense<T: Float>(w: &[T], x: &[T], [n, k, m]: [usize; 3]) -> Result<Vec<T>, Fault> {
-    if n.min(m) > MANY {
-        let (one, zero) = (T::one(), T::zero());
-        if n > m {
-            let mut out = zeros(n, m)?;
-            T::gemm([n, k, m], one, (x, false), (w, true), zero, &mut out);
-            return Ok(out);
-        }
-        let mut out = zeros(m, n)?;
-        T::gemm([m, k, n], one, (w, false), (x, true), zero, &mut out);
-        return transposed(out, m, n);
+    let rows = Rows::new(w, k);
+    if n <= m {
+        return weights_with_inputs(|first| Source::Rows(rows.skip_columns(first * k)), x, [n, k, m]);
     }
-    let (w, x) = (Rows::new(w, k), Rows::new(x, k));
     // The longer side is shared out, and the other one stays near.
-    if n > m {
-        in_place(x, &Panels::new(w, k, m, k), [n, k, m])
+    let inputs = |first: usize| Source::Rows(Rows::new(&x[first * k..], k));
+    let mut out = zeros(n, m)?;
+    if m > MANY {
+        let w = Prepared::new(Along(w, k), k, m).ok_or(TOO_LARGE)?;
+        parallel::for_each_chunk(&mut out, BAND * m, |i, out| {
+            w.product(&mut inputs(i * BAND), out.len() / m, out);
+        });
     } else {
-        transposed(in_place(w, &Panels::new(x, k, n, k), [m, k, n])?, m, n)
+        let w = Panels::new(rows, k, m, k);
+        let height = height(2 * HEIGHT, k * m);
+        parallel::for_each_chunk(&mut out, height * m, |i, out| {
+            T::products(inputs(i * height), &w, out.len() / m, out);
+        });
     }
+    Ok(out)
 }
 
-/// Rows `a [p, k]` with all of `b [q, k]`: `[p, q]`.
-fn in_place<T: Float>(a: Rows<'_, T>, b: &Panels<T>, [p, k, q]: [usize; 3]) -> Result<Vec<T>, Fault> {
-    let mut out = zeros(p, q)?;
-    let height = height(2 * HEIGHT, k * q);
-    parallel::for_each_chunk(&mut out, height * q, |i, out| {
-        T::products(Source::Rows(a.skip_columns(i * height * a.stride)), b, out.len() / q, out);
-    });
-    Ok(out)
+/// `x w^T` for the `w [m, k]` whose rows from one on `weights(first)` gives.
+fn weights_with_inputs<'a, T: Float>(
+    weights: impl Fn(usize) -> Source<'a, T> + Sync + Send,
+    x: &[T],
+    [n, k, m]: [usize; 3],
+) -> Result<Vec<T>, Fault> {
+    if n > MANY {
+        let x = Prepared::new(Along(x, k), k, n).ok_or(TOO_LARGE)?;
+        return by_rows([n, m], BAND, |first, out| x.product(&mut weights(first), out.len() / n, out));
+    }
+    let x = Panels::new(Rows::new(x, k), k, n, k);
+    by_rows([n, m], height(2 * HEIGHT, k * n), |first, out| {
+        T::products(weights(first), &x, out.len() / n, out);
+    })
 }
 
 /// All entries of some rows, from `first` on.
@@ -336,33 +350,6 @@ impl<T: Float> Decode<T> for Decoded<'_, T> {
     fn source(&self, row: usize, columns: Range<usize>) -> &[u8] {
         self.kept.bytes(self.range(row, columns), self.mask)
     }
-}
-
-/// `x w^T` for the `w [m, k]` whose rows from one on are decoded by `rows(first)`.
-fn decoded<T: Float, D: Decode<T>>(
-    rows: impl Fn(usize) -> D + Sync + Send,
-    x: &[T],
-    [n, k, m]: [usize; 3],
-) -> Result<Vec<T>, Fault> {
-    let x = Rows::new(x, k);
-    if n > m && m * k <= SMALL {
-        let mut rows = rows(0);
-        return in_place(
-            x,
-            &Panels::by(k, m, k, |row, columns, to| rows.decode(row, columns, to)),
-            [n, k, m],
-        );
-    }
-    let x = Panels::new(x, k, n, k);
-    let mut out = zeros(m, n)?;
-    let height = height(HEIGHT, k * n);
-    parallel::for_each_chunk(&mut out, height * n, |i, out| {
-        for (j, out) in out.chunks_mut((HEIGHT * n).max(1)).enumerate() {
-            let mut rows = rows(i * height + j * HEIGHT);
-            T::products(Source::Decoded(&mut rows), &x, out.len() / n, out);
-        }
-    });
-    transposed(out, m, n)
 }
 
 /// Rows of a mask.
@@ -400,34 +387,31 @@ fn sparse_product<T: Float>(
     x: &[T],
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
-    let mut out = zeros(m, n)?;
     // As many inputs at a time as suit the vectors.
     match (n, size_of::<T>()) {
-        (..=8, _) => side_by_side::<T, 8>(kept, mask, x, [n, k], &mut out),
-        (17.., 4) => side_by_side::<T, 32>(kept, mask, x, [n, k], &mut out),
-        _ => side_by_side::<T, 16>(kept, mask, x, [n, k], &mut out),
+        (..=8, _) => side_by_side::<T, 8>(kept, mask, x, [n, k, m]),
+        (17.., 4) => side_by_side::<T, 32>(kept, mask, x, [n, k, m]),
+        _ => side_by_side::<T, 16>(kept, mask, x, [n, k, m]),
     }
-    transposed(out, m, n)
 }
 
-/// `out [m, n]` from `L` inputs at a time.
+/// The same from `L` inputs at a time.
 fn side_by_side<T: Float, const L: usize>(
     kept: &Kept<'_, T>,
     mask: &Mask,
     x: &[T],
-    [n, k]: [usize; 2],
-    out: &mut [T],
-) {
+    [n, k, m]: [usize; 3],
+) -> Result<Vec<T>, Fault> {
     let side = |s: usize| Beside::<T, L>::new(&x[s * L * k..n.min((s + 1) * L) * k], k);
     let sides = parallel::map(n.div_ceil(L), side);
     let width = (NEAR / (L * size_of::<T>())).next_multiple_of(WORD).min(sparse::LONGEST);
     let height = height(HEIGHT, k * n);
     let room = sparse::places_room(width.min(k)) * height;
-    parallel::for_each_chunk(out, height * n, |i, out| {
+    by_rows([n, m], height, |first, out| {
         memory::with_room(room, |places| {
-            some_rows(kept, mask, (&sides, width), i * height, places, [n, k], out);
+            some_rows(kept, mask, (&sides, width), first, places, [n, k], out);
         });
-    });
+    })
 }
 
 /// `out [.., n]` for rows from `top` on; `places` is room for theirs in `width` columns.
@@ -477,14 +461,11 @@ pub(super) fn height(least: usize, work: usize) -> usize {
     (MIN_PARALLEL / work.max(1)).next_multiple_of(least).max(least)
 }
 
-/// `[m, n]` to `[n, m]`.
-pub(super) fn transposed<T: Float>(values: Vec<T>, m: usize, n: usize) -> Result<Vec<T>, Fault> {
-    if n == 1 || m == 1 {
-        return Ok(values);
-    }
-    let mut out = zeros(n, m)?;
-    parallel::for_each_chunk(&mut out, LINE * m, |i, out| {
-        transpose((&values[i * LINE..], n), [m, out.len() / m], (out, m));
-    });
-    Ok(out)
+/// `y [n, m]`, to which `f(first, rows)` adds `rows [.., n]` for some rows of a weight at a time.
+pub(super) fn by_rows<T: Float>(
+    [n, m]: [usize; 2],
+    height: usize,
+    f: impl Fn(usize, &mut [T]) + Sync + Send,
+) -> Result<Vec<T>, Fault> {
+    turned([n, m], height, f).ok_or(Fault::Form("the dense tensor does not fit in memory"))
 }

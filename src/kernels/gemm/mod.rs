@@ -11,11 +11,13 @@
 
 mod in_place;
 mod out;
+mod prepared;
 mod tile;
 mod vector;
 
 pub use in_place::{InPlace, PAST};
 pub use out::Out;
+pub use prepared::Prepared;
 pub use tile::{Across, Along, Left, Right, along};
 pub use vector::Vector;
 
@@ -127,6 +129,24 @@ impl Cut {
 /// Brings columns into a panel: see [`Right::pack`].
 type Pack<'a, T> = dyn Fn(Range<usize>, usize, usize, usize, &mut [T]) + 'a;
 
+/// The right operand of a part.
+#[derive(Clone, Copy)]
+pub enum Panels<'a, T> {
+    /// Is brought into panels when they are needed.
+    Made(&'a Pack<'a, T>),
+    /// Is in panels already: all columns, in no more steps than a block has.
+    Ready(&'a [T]),
+}
+
+/// Brings the columns from `column` on into a panel, of as many lanes as that needs.
+fn fill_panel<T: Pod>(pack: &Pack<'_, T>, steps: Range<usize>, column: usize, end: usize, panel: &mut [T]) {
+    let n = panel.len() / steps.len();
+    let width = n.min(end - column);
+    let lanes = if width > n / 2 { n } else { n / 2 };
+    let len = steps.len() * lanes;
+    pack(steps, column, width, lanes, &mut panel[..len]);
+}
+
 /// A number type, with the lanes of a panel and of the narrower last one.
 pub trait Lanes: Float + Pod + Send + Sync {
     /// Computes a part of a product on this thread.
@@ -136,12 +156,12 @@ pub trait Lanes: Float + Pod + Send + Sync {
         Self::tiles(
             Form::best(),
             left,
-            &|steps, first, width, lanes, panel| {
+            Panels::Made(&|steps, first, width, lanes, panel| {
                 fast(
                     #[inline(always)]
                     || right.pack(steps, first, width, lanes, panel),
                 );
-            },
+            }),
             part,
             out,
         );
@@ -151,7 +171,7 @@ pub trait Lanes: Float + Pod + Send + Sync {
     fn tiles<L: Left<Self>>(
         form: Form,
         left: L,
-        pack: &Pack<'_, Self>,
+        panels: Panels<'_, Self>,
         part: &Part<Self>,
         out: &mut Out<'_, Self>,
     );
@@ -166,29 +186,40 @@ macro_rules! lanes {
             fn tiles<L: Left<Self>>(
                 form: Form,
                 left: L,
-                pack: &Pack<'_, Self>,
+                panels: Panels<'_, Self>,
                 part: &Part<Self>,
                 out: &mut Out<'_, Self>,
             ) {
                 let cut = form.cut(size_of::<Self>());
-                let room = cut.panels(part.columns.len()) * cut.width * cut.longest(part.steps);
+                let room = match panels {
+                    Panels::Made(_) => cut.panels(part.columns.len()) * cut.width * cut.longest(part.steps),
+                    Panels::Ready(_) => 0,
+                };
                 with_room(room, |room: &mut [Self]| match form {
                     Form::Portable => {
-                        blocks::<Self, Array<$t, $short, false>, L, 4>((), left, pack, part, out, room, &cut);
+                        blocks::<Self, Array<$t, $short, false>, L, 4>(
+                            (),
+                            left,
+                            panels,
+                            part,
+                            out,
+                            room,
+                            &cut,
+                        );
                     }
                     #[cfg(not(target_arch = "x86_64"))]
                     Form::Fused => {
-                        blocks::<Self, Array<$t, $long, true>, L, 6>((), left, pack, part, out, room, &cut);
+                        blocks::<Self, Array<$t, $long, true>, L, 6>((), left, panels, part, out, room, &cut);
                     }
                     #[cfg(target_arch = "x86_64")]
                     Form::Avx2(cpu) => fast(
                         #[inline(always)]
-                        || blocks::<Self, Of<$avx2>, L, 6>(cpu, left, pack, part, out, room, &cut),
+                        || blocks::<Self, Of<$avx2>, L, 6>(cpu, left, panels, part, out, room, &cut),
                     ),
                     #[cfg(target_arch = "x86_64")]
                     Form::Avx512(cpu) => cpu.run(
                         #[inline(always)]
-                        || blocks::<Self, Of<$avx512>, L, 12>(cpu, left, pack, part, out, room, &cut),
+                        || blocks::<Self, Of<$avx512>, L, 12>(cpu, left, panels, part, out, room, &cut),
                     ),
                 });
             }
@@ -236,7 +267,7 @@ pub struct Part<T> {
 fn blocks<T, V, L, const HEIGHT: usize>(
     cpu: V::Cpu,
     left: L,
-    pack: &Pack<'_, T>,
+    right: Panels<'_, T>,
     part: &Part<T>,
     out: &mut Out<'_, T>,
     room: &mut [T],
@@ -258,14 +289,18 @@ fn blocks<T, V, L, const HEIGHT: usize>(
         for step in (0..*steps).step_by(longest) {
             let now = step..(*steps).min(step + longest);
             let beta = if step == 0 { *beta } else { T::one() };
-            for (column, panel) in some.clone().step_by(n).zip(room.chunks_exact_mut(longest * n)) {
-                let width = n.min(some.end - column);
-                let lanes = if width > V::LEN { n } else { V::LEN };
-                pack(now.clone(), column, width, lanes, &mut panel[..now.len() * lanes]);
-            }
+            let made = match right {
+                Panels::Made(pack) => {
+                    for (column, panel) in some.clone().step_by(n).zip(room.chunks_exact_mut(now.len() * n)) {
+                        fill_panel(pack, now.clone(), column, some.end, panel);
+                    }
+                    &*room
+                }
+                Panels::Ready(all) => &all[(first - columns.start) * longest..],
+            };
             for band in rows.clone().step_by(near) {
                 let band = band..rows.end.min(band + near);
-                for (column, panel) in some.clone().step_by(n).zip(room.chunks_exact(longest * n)) {
+                for (column, panel) in some.clone().step_by(n).zip(made.chunks_exact(now.len() * n)) {
                     let width = n.min(some.end - column);
                     // Tiles that are about as high as each other.
                     let tiles = band.len().div_ceil(HEIGHT);
@@ -482,7 +517,7 @@ mod tests {
                     let pack = |steps: Range<usize>, first, width, lanes, panel: &mut [f64]| {
                         Across(&b, n).pack(steps, first, width, lanes, panel);
                     };
-                    f64::tiles(form, Along(&a, k), &pack, &part, &mut out);
+                    f64::tiles(form, Along(&a, k), Panels::Made(&pack), &part, &mut out);
                     let c = if turned { transposed(&c, n, m) } else { c };
                     assert!(c.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-12));
                 }

@@ -105,7 +105,7 @@ fn split<T: Copy + Default, const L: usize, const R: usize>(
 /// `i` is less than the length.
 #[inline(always)]
 #[allow(unsafe_code)]
-unsafe fn at<T>(row: &[T], i: usize) -> &T {
+pub unsafe fn at<T>(row: &[T], i: usize) -> &T {
     debug_assert!(i < row.len());
     // SAFETY: as the caller promises.
     unsafe { row.get_unchecked(i) }
@@ -221,7 +221,7 @@ fn float_strip<const R: usize, const V: usize>(
 /// For each offset `x` holds as many inputs as there are lanes, a multiple of 16, and each row holds as many quads as
 /// there are offsets.
 #[allow(unsafe_code)]
-pub(super) unsafe fn quads(
+pub(super) unsafe fn quads<const S: bool>(
     _: Avx2,
     w: [&[Weights]; ROWS],
     x: &[Inputs],
@@ -238,7 +238,7 @@ pub(super) unsafe fn quads(
             let ahead = if first + i == 0 { ahead } else { &[] };
             // SAFETY: an `Avx2` exists, so the CPU has the instructions; the 16 inputs from `first` on are some of
             // those that the caller promises, and so are the quads.
-            unsafe { four_rows(rows, x, offsets, first, ahead, &mut sums[i * HALF..]) };
+            unsafe { four_rows::<S>(rows, x, offsets, first, ahead, &mut sums[i * HALF..]) };
         }
     }
 }
@@ -247,7 +247,7 @@ pub(super) unsafe fn quads(
 /// For each offset `x` holds 16 inputs from `first` on, and each row holds as many quads as there are offsets.
 #[target_feature(enable = "avx2,fma")]
 #[allow(unsafe_code)]
-unsafe fn four_rows(
+unsafe fn four_rows<const S: bool>(
     w: [&[Weights]; ROWS / 2],
     x: &[Inputs],
     offsets: &[u32],
@@ -256,7 +256,9 @@ unsafe fn four_rows(
     sums: &mut [[i32; WIDTH]],
 ) {
     debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
-    let low = _mm256_set1_epi16(0xff);
+    // The bytes of a pair apart, wide enough for products that are not cut off.
+    let unsigned = |x| [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)];
+    let signed = |x| [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x)];
     let mut acc = [[_mm256_setzero_si256(); 2]; ROWS / 2];
     let mut quad = 0;
     for (line, offsets) in lines(offsets, ahead) {
@@ -266,16 +268,15 @@ unsafe fn four_rows(
             let x: [_; 2] = std::array::from_fn(|v| {
                 // SAFETY: 16 inputs lie there, as the caller promises.
                 let x = unsafe { _mm256_loadu_si256(from.add(8 * v).cast()) };
-                // The columns of a pair apart, wide enough for products that are not cut off.
-                [_mm256_and_si256(x, low), _mm256_srli_epi16::<8>(x)]
+                if S { signed(x) } else { unsigned(x) }
             });
             for (acc, w) in acc.iter_mut().zip(w) {
                 // SAFETY: `quad` counts the offsets, and a row has as many quads.
                 let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(quad) }));
-                let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(w));
-                let odd = _mm256_srai_epi16::<8>(w);
+                let w = if S { unsigned(w) } else { signed(w) };
                 for (acc, x) in acc.iter_mut().zip(x) {
-                    let pairs = _mm256_add_epi32(_mm256_madd_epi16(even, x[0]), _mm256_madd_epi16(odd, x[1]));
+                    let pairs =
+                        _mm256_add_epi32(_mm256_madd_epi16(w[0], x[0]), _mm256_madd_epi16(w[1], x[1]));
                     *acc = _mm256_add_epi32(*acc, pairs);
                 }
             }

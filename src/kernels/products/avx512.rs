@@ -1,12 +1,13 @@
 //! AVX-512 forms of the products of floats: a strip of inputs is one vector.
 
-use super::avx2::{self, lines, prefetch};
+use super::avx2::{self, at, lines, prefetch};
 use super::dots::Tiles;
 use super::panels::{FEW, LANES};
 use super::strips::Strips;
 use crate::kernels::cpu::{Avx2, Avx512};
 use std::arch::x86_64::{
-    _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_storeu_ps,
 };
 
 /// `f32` times `f32`. Where inputs are few, memory is slower than AVX2.
@@ -51,28 +52,28 @@ fn strip<const R: usize>(w: [&[f32]; R], x: &[f32], sums: &mut [f32], width: usi
     let x = x.as_chunks::<LANES>().0;
     let w = w.map(|w| &w[..x.len()]);
     let mut acc = [[_mm512_setzero_ps(); R]; SIDE];
-    let mut first = 0;
+    let mut i = 0;
     for (line, x) in lines(x, ahead[0]) {
         prefetch(ahead, line);
-        let w = w.map(|w| &w[first..first + x.len()]);
         let (sides, rest) = x.as_chunks::<SIDE>();
-        let step = |acc: &mut [_; R], x: &[f32; LANES], i: usize| {
-            // SAFETY: `x` has that many values.
+        for x in sides {
+            for (acc, x) in acc.iter_mut().zip(x) {
+                // SAFETY: all rows are as long as there are columns, which `i` counts.
+                #[allow(unsafe_code)]
+                unsafe {
+                    add_column(w, i, x, acc);
+                }
+                i += 1;
+            }
+        }
+        for x in rest {
+            // SAFETY: the same.
             #[allow(unsafe_code)]
-            let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
-            for (acc, w) in acc.iter_mut().zip(w) {
-                *acc = _mm512_fmadd_ps(_mm512_set1_ps(w[i]), x, *acc);
+            unsafe {
+                add_column(w, i, x, &mut acc[0]);
             }
-        };
-        for (i, x) in sides.iter().enumerate() {
-            for (side, x) in x.iter().enumerate() {
-                step(&mut acc[side], x, i * SIDE + side);
-            }
+            i += 1;
         }
-        for (i, x) in rest.iter().enumerate() {
-            step(&mut acc[0], x, sides.len() * SIDE + i);
-        }
-        first += x.len();
     }
     for r in 0..R {
         let sums = &mut sums[r * width..][..LANES];
@@ -82,5 +83,21 @@ fn strip<const R: usize>(w: [&[f32]; R], x: &[f32], sums: &mut [f32], width: usi
             let sum = _mm512_add_ps(_mm512_loadu_ps(sums.as_ptr()), _mm512_add_ps(acc[0][r], acc[1][r]));
             _mm512_storeu_ps(sums.as_mut_ptr(), sum);
         }
+    }
+}
+
+/// `acc += w[..][i] * x`.
+///
+/// # Safety
+/// `i` is less than the length of each row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code)]
+unsafe fn add_column<const R: usize>(w: [&[f32]; R], i: usize, x: &[f32; LANES], acc: &mut [__m512; R]) {
+    // SAFETY: the array holds the 64 bytes that are read.
+    let x = unsafe { _mm512_loadu_ps(x.as_ptr()) };
+    for (acc, w) in acc.iter_mut().zip(w) {
+        // SAFETY: as the caller promises.
+        *acc = _mm512_fmadd_ps(_mm512_set1_ps(*unsafe { at(w, i) }), x, *acc);
     }
 }

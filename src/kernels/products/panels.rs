@@ -2,6 +2,7 @@
 
 use super::Rows;
 use crate::kernels::memory::Aligned;
+use crate::kernels::transpose::transpose;
 use std::ops::Range;
 
 /// Inputs that lie side by side in a strip, where there are many.
@@ -17,20 +18,13 @@ const LONG: usize = 4096;
 const FEW_STRIPS: usize = 2;
 
 /// A number that inputs are made of.
-pub trait Packed: bytemuck::Pod + Default + Send + Sync {
-    /// Neighbouring columns of one input that stay together in a strip.
-    const TOGETHER: usize;
-}
+pub trait Packed: bytemuck::Pod + Default + Send + Sync {}
 
-impl Packed for f32 {
-    const TOGETHER: usize = 1;
-}
-impl Packed for f64 {
-    const TOGETHER: usize = 1;
-}
+impl Packed for f32 {}
+impl Packed for f64 {}
 
-/// Rows of an input, in blocks of columns; in a block, strips of inputs; in a strip, column by column (or by
-/// [`Packed::TOGETHER`] of them) the values of its inputs. What is missing at the ends is filled up with zeros.
+/// Rows of an input, in blocks of columns; in a block, strips of inputs; in a strip, column by column the values of
+/// its inputs. Lanes without an input hold zeros.
 pub struct Panels<T> {
     values: Aligned<T>,
     blocks: Vec<Range<usize>>,
@@ -63,15 +57,10 @@ pub struct Block<'a, T> {
 }
 
 impl<'a, T: Packed> Block<'a, T> {
-    /// The values of a strip: as many columns as there are, filled up to whole groups.
+    /// The values of a strip.
     #[inline(always)]
     pub fn strip(&self, strip: Strip) -> &'a [T] {
-        &self.values[strip.first * self.depth..][..self.padded() * strip.lanes]
-    }
-
-    /// Columns with what fills them up.
-    pub fn padded(&self) -> usize {
-        self.columns.len().next_multiple_of(T::TOGETHER)
+        &self.values[strip.first * self.depth..][..self.columns.len() * strip.lanes]
     }
 }
 
@@ -93,20 +82,24 @@ impl<T: Packed> Panels<T> {
         };
         let blocks: Vec<_> =
             (0..k).step_by(step).flat_map(|first| block(first, k.min(first + step))).collect();
-        let depth = step.min(longest).next_multiple_of(T::TOGETHER);
+        let depth = step.min(longest);
         let strips = strips(n);
         let width = strips.last().map_or(0, |strip| strip.first + strip.lanes);
         let mut values = Aligned::new(blocks.len() * width * depth);
         let all = values.get_mut();
-        let mut row = vec![T::default(); depth];
+        let mut rows = vec![T::default(); depth * n.min(LANES)];
         for (i, columns) in blocks.iter().enumerate() {
             for strip in &strips {
                 let to = &mut all[(i * width + strip.first) * depth..][..depth * strip.lanes];
-                for lane in 0..strip.lanes.min(n - strip.first) {
-                    let row = &mut row[..columns.len()];
-                    fill(strip.first + lane, columns.clone(), row);
-                    place(row, lane, strip.lanes, to);
+                if strip.lanes == 1 {
+                    fill(strip.first, columns.clone(), &mut to[..columns.len()]);
+                    continue;
                 }
+                let count = strip.lanes.min(n - strip.first);
+                for (lane, row) in rows.chunks_exact_mut(depth).take(count).enumerate() {
+                    fill(strip.first + lane, columns.clone(), &mut row[..columns.len()]);
+                }
+                transpose((&rows, depth), [count, columns.len()], (to, strip.lanes));
             }
         }
         Self { values, blocks, strips, n, k, step, depth, span }
@@ -168,23 +161,4 @@ fn strips(n: usize) -> Vec<Strip> {
     }
     let lanes = |first: usize| if n - first <= LANES / 2 { LANES / 2 } else { LANES };
     (0..n).step_by(LANES).map(|first| Strip { first, lanes: lanes(first) }).collect()
-}
-
-/// Puts the values of one input to their places in a strip.
-fn place<T: Packed>(row: &[T], lane: usize, lanes: usize, to: &mut [T]) {
-    if lanes == 1 {
-        to[..row.len()].copy_from_slice(row);
-        return;
-    }
-    if T::TOGETHER == 1 {
-        to.chunks_exact_mut(lanes).zip(row).for_each(|(to, x)| to[lane] = *x);
-        return;
-    }
-    let (pairs, last) = row.as_chunks::<2>();
-    let mut places = to.chunks_exact_mut(2 * lanes);
-    // Pairs first, or a place is lost where they end.
-    for (pair, to) in pairs.iter().zip(places.by_ref()) {
-        to[2 * lane..2 * lane + 2].copy_from_slice(pair);
-    }
-    last.iter().zip(places).for_each(|(x, to)| to[2 * lane] = *x);
 }

@@ -23,6 +23,10 @@ pub const FEW_ROWS: usize = 4;
 pub type Weights = [i8; 4];
 /// Neighbouring columns of an input.
 pub type Inputs = [u8; 4];
+/// Bytes are as their types say.
+pub const SIGNED_WEIGHTS: bool = false;
+/// The bytes of weights are unsigned, and those of inputs signed.
+pub const SIGNED_INPUTS: bool = true;
 /// For each row of weights and each input of a strip.
 pub type Sums = [[i32; WIDTH]; ROWS];
 
@@ -139,9 +143,8 @@ impl Form {
 
     /// The sums of rows of weights, all as long, with `lanes` inputs that lie side by side: 16, or 32. Those of no
     /// more than 16 leave the others as they are. What is `ahead` is brought near meanwhile.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-    #[allow(unsafe_code)]
-    pub fn strip(
+    /// Bytes are as their types say, or, for [`SIGNED_INPUTS`], the other way round.
+    pub fn strip<const S: bool>(
         self,
         w: [&[Weights]; ROWS],
         x: &[Inputs],
@@ -150,6 +153,32 @@ impl Form {
         ahead: &[u8],
         sums: &mut Sums,
     ) {
+        self.strip_of::<S, false>(w, x, (taps, lanes), ahead, sums);
+    }
+
+    /// The same for [`SIGNED_INPUTS`], and the sums of the rows.
+    pub fn strip_and_rows(
+        self,
+        w: [&[Weights]; ROWS],
+        x: &[Inputs],
+        taps: &Taps,
+        lanes: usize,
+        ahead: &[u8],
+        sums: &mut Sums,
+    ) -> [i32; ROWS] {
+        self.strip_of::<SIGNED_INPUTS, true>(w, x, (taps, lanes), ahead, sums)
+    }
+
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    #[allow(unsafe_code)]
+    fn strip_of<const S: bool, const OF_ROWS: bool>(
+        self,
+        w: [&[Weights]; ROWS],
+        x: &[Inputs],
+        (taps, lanes): (&Taps, usize),
+        ahead: &[u8],
+        sums: &mut Sums,
+    ) -> [i32; ROWS] {
         assert!(matches!(lanes, 16 | 32), "{lanes} lanes");
         let offsets = taps.first(w[0].len(), x, lanes);
         let w = w.map(|w| &w[..offsets.len()]);
@@ -157,12 +186,16 @@ impl Form {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and the
             // rows are cut to as many quads.
-            Self::Vnni(cpu) => unsafe { vnni::strip(cpu, w, x, offsets, lanes, ahead, sums) },
+            Self::Vnni(cpu) => {
+                return unsafe { vnni::strip::<S, OF_ROWS>(cpu, w, x, offsets, lanes, ahead, sums) };
+            }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the same.
-            Self::Avx2(cpu) => unsafe { avx2::quads(cpu, w, x, offsets, lanes, ahead, sums) },
-            Self::Plain => plain_strip(w, x, offsets, lanes, sums),
+            Self::Avx2(cpu) => unsafe { avx2::quads::<S>(cpu, w, x, offsets, lanes, ahead, sums) },
+            Self::Plain => plain_strip::<S>(w, x, offsets, lanes, sums),
         }
+        let sum = |w: &[Weights]| w.as_flattened().iter().map(|w| weight::<S>(*w)).sum();
+        if OF_ROWS { w.map(sum) } else { [0; ROWS] }
     }
 
     /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
@@ -189,7 +222,7 @@ impl Form {
             // All of it in the first block: there are few.
             let ahead = if first == 0 { ahead } else { &[] };
             let mut sums = [[0; WIDTH]; ROWS];
-            self.strip(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
+            self.strip::<SIGNED_WEIGHTS>(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
             self.add_scaled(&sums, parts, inputs, LANES, (&mut *total, LANES));
         }
     }
@@ -254,7 +287,8 @@ impl Form {
         );
     }
 
-    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are scaled as in [`add_scaled`](Self::add_scaled).
+    /// `put(row, numbers)` for each row of `parts`: what `number(row, lane, sum)` makes of its sums, which are scaled as
+    /// in [`add_scaled`](Self::add_scaled).
     /// It calls nothing but inlined code.
     #[inline(always)]
     pub fn finish<T: Copy + Default>(
@@ -262,7 +296,7 @@ impl Form {
         sums: &Sums,
         parts: &[Part],
         inputs: &Known,
-        number: impl Fn(usize, f64) -> T,
+        number: impl Fn(usize, usize, f64) -> T,
         mut put: impl FnMut(usize, &[T; WIDTH]),
     ) {
         let mut all = [[T::default(); WIDTH]; ROWS];
@@ -271,7 +305,8 @@ impl Form {
             || {
                 for (r, (part, (sums, all))) in parts.iter().zip(sums.iter().zip(&mut all)).enumerate() {
                     for (v, to) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                        *to = scaled(sums, *part, inputs, v).map(|sum| number(r, sum));
+                        let sums = scaled(sums, *part, inputs, v);
+                        *to = std::array::from_fn(|i| number(r, v * LANES + i, sums[i]));
                     }
                 }
             },
@@ -295,14 +330,32 @@ impl Form {
     }
 }
 
-fn plain_strip(w: [&[Weights]; ROWS], x: &[Inputs], offsets: &[u32], lanes: usize, sums: &mut Sums) {
+/// A byte of a weight.
+#[inline(always)]
+fn weight<const S: bool>(byte: i8) -> i32 {
+    if S { i32::from(byte.cast_unsigned()) } else { i32::from(byte) }
+}
+
+/// A byte of an input.
+#[inline(always)]
+fn input<const S: bool>(byte: u8) -> i32 {
+    if S { i32::from(byte.cast_signed()) } else { i32::from(byte) }
+}
+
+fn plain_strip<const S: bool>(
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    lanes: usize,
+    sums: &mut Sums,
+) {
     for (w, sums) in w.iter().zip(sums) {
         let sums = &mut sums[..lanes];
         sums.fill(0);
         for (w, offset) in w.iter().zip(offsets) {
-            let w = w.map(i32::from);
+            let w = w.map(weight::<S>);
             for (sum, x) in sums.iter_mut().zip(&x[*offset as usize..]) {
-                *sum += (0..4).map(|i| w[i] * i32::from(x[i])).sum::<i32>();
+                *sum += (0..4).map(|i| w[i] * input::<S>(x[i])).sum::<i32>();
             }
         }
     }
@@ -343,12 +396,24 @@ mod tests {
             let taps = Taps::new(offsets.clone());
             let rows: [_; ROWS] = std::array::from_fn(|r| &w[r * quads..(r + 1) * quads]);
             for form in Form::all() {
-                let mut sums = [[9; WIDTH]; ROWS];
-                form.strip(rows, x, &taps, lanes, &[0; 700], &mut sums);
-                for (row, sums) in rows.iter().zip(&sums) {
+                let mut sums = [[[9; WIDTH]; ROWS]; 2];
+                form.strip::<SIGNED_WEIGHTS>(rows, x, &taps, lanes, &[0; 700], &mut sums[0]);
+                form.strip::<SIGNED_INPUTS>(rows, x, &taps, lanes, &[0; 700], &mut sums[1]);
+                let mut again = [[9; WIDTH]; ROWS];
+                let of_rows = form.strip_and_rows(rows, x, &taps, lanes, &[0; 700], &mut again);
+                prop_assert_eq!(again, sums[1]);
+                let unsigned = |w: &[Weights]| w.as_flattened().iter().map(|w| i32::from(*w as u8)).sum::<i32>();
+                prop_assert_eq!(of_rows, rows.map(unsigned));
+                for (r, row) in rows.iter().enumerate() {
                     for lane in 0..lanes {
-                        let quad = |i: usize| (0..4).map(|j| i32::from(row[i][j]) * i32::from(x[offsets[i] as usize + lane][j])).sum::<i32>();
-                        prop_assert_eq!(sums[lane], (0..quads).map(quad).sum::<i32>());
+                        let mut wanted = [0; 2];
+                        for (w, offset) in row.iter().zip(&offsets) {
+                            for (w, x) in w.iter().zip(x[*offset as usize + lane]) {
+                                wanted[0] += i32::from(*w) * i32::from(x);
+                                wanted[1] += i32::from(*w as u8) * i32::from(x as i8);
+                            }
+                        }
+                        prop_assert_eq!([sums[0][r][lane], sums[1][r][lane]], wanted);
                     }
                 }
             }
@@ -371,7 +436,7 @@ mod tests {
             for (b, parts) in parts.iter().enumerate() {
                 let rows = rows.map(|w| &w[b * each..quads.min((b + 1) * each)]);
                 let mut sums = [[0; WIDTH]; ROWS];
-                Form::Plain.strip(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
+                Form::Plain.strip::<SIGNED_WEIGHTS>(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
                 Form::Plain.add_scaled(&sums, parts, &known, LANES, (wanted.as_flattened_mut(), LANES));
             }
             for form in Form::all() {
@@ -435,10 +500,10 @@ mod tests {
                     prop_assert_eq!(*total, if r < rows && b < lanes { 1.0 + exact(r, b) } else { 1.0 });
                 }
                     let mut seen = 0;
-                let number = |r: usize, sum: f64| (sum * 0.1) as f32 + r as f32;
+                let number = |r: usize, lane: usize, sum: f64| (sum * 0.1) as f32 + (r * WIDTH + lane) as f32;
                 form.finish(&sums, &parts, &known, number, |r, row| {
                     seen += 1;
-                    assert!((0..WIDTH).all(|b| row[b] == (exact(r, b) * 0.1) as f32 + r as f32));
+                    assert!((0..WIDTH).all(|b| row[b] == (exact(r, b) * 0.1) as f32 + (r * WIDTH + b) as f32));
                 });
                 prop_assert_eq!(seen, rows);
             }
@@ -452,7 +517,11 @@ mod tests {
             for form in Form::all() {
                 let mut sums = [[0; WIDTH]; ROWS];
                 let rows = vec![[w; 4]; EXACT / 4];
-                form.strip([&rows; ROWS], &x, &Taps::every(EXACT / 4, 1), LANES, &[], &mut sums);
+                let taps = Taps::every(EXACT / 4, 1);
+                form.strip::<SIGNED_WEIGHTS>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
+                assert!(sums.iter().all(|s| s[..LANES] == [EXACT as i32 * i32::from(w) * 255; LANES]));
+                let (rows, x) = (vec![[-1; 4]; EXACT / 4], vec![[code ^ 128; 4]; x.len()]);
+                form.strip::<SIGNED_INPUTS>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
                 assert!(sums.iter().all(|s| s[..LANES] == [EXACT as i32 * i32::from(w) * 255; LANES]));
                 let sum = form.dots([&[code; EXACT]; FEW_ROWS], 128, &[255; EXACT]);
                 assert_eq!(sum, [[EXACT as i32 * i32::from(w) * 255, EXACT as i32 * i32::from(w)]; FEW_ROWS]);
@@ -464,7 +533,7 @@ mod tests {
     #[should_panic(expected = "reaches past")]
     fn a_strip_past_its_inputs_is_refused() {
         let row = [[1; 4]; 2];
-        Form::best().strip(
+        Form::best().strip::<SIGNED_WEIGHTS>(
             [&row; ROWS],
             &[[1; 4]; 17],
             &Taps::every(2, 2),

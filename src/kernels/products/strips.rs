@@ -23,7 +23,7 @@ pub enum Source<'a, T> {
     /// They are numbers already.
     Rows(Rows<'a, T>),
     /// They are made of something else.
-    Decoded(&'a mut dyn Decode<T>),
+    Decoded(Box<dyn Decode<T> + 'a>),
 }
 
 /// Decodes rows of weights.
@@ -127,8 +127,7 @@ type Add<'a, T> = &'a mut dyn FnMut(Range<usize>, Range<usize>, &[T]);
 fn blocks<K: Strips>(kernel: K, mut w: Source<'_, K::W>, x: &Panels<K::W>, m: usize, add: Add<'_, K::Sum>) {
     // What is decoded stays near until it has met all inputs.
     let height = if x.is_long() { TILE } else { HEIGHT };
-    // A block may begin anywhere in a row, and be filled up past its end.
-    let (width, depth) = (x.width(), x.longest_span() + K::W::TOGETHER);
+    let (width, depth) = (x.width(), x.longest_span());
     let mut buffer = match w {
         Source::Rows(_) => Aligned::new(0),
         Source::Decoded(_) => Aligned::new(height.min(m) * depth),
@@ -147,10 +146,8 @@ fn blocks<K: Strips>(kernel: K, mut w: Source<'_, K::W>, x: &Panels<K::W>, m: us
                 }
                 Source::Decoded(decode) => {
                     let buffer = buffer.get_mut();
-                    for (row, to) in rows.clone().zip(buffer.chunks_exact_mut(depth)) {
+                    for (row, to) in rows.clone().zip(buffer.chunks_exact_mut(depth.max(1))) {
                         decode.decode(row, span.clone(), &mut to[..span.len()]);
-                        // What is left of another span meets zeros, and must be a number.
-                        to[span.len()..].fill(K::W::default());
                     }
                     Rows::new(&*buffer, depth)
                 }
@@ -187,7 +184,7 @@ fn multiply<'a, K: Strips>(
     (sums, width): (&mut [K::Sum], usize),
     ahead: impl Fn(usize) -> &'a [u8],
 ) {
-    let len = block.padded();
+    let len = block.columns.len();
     let row = |r: usize| w.part(r, 0..len);
     if strips.last().is_none_or(|strip| strip.lanes == 1) {
         let mut xs = [&[][..]; FEW];

@@ -32,7 +32,7 @@ proptest! {
         #[cfg(not(target_arch = "x86_64"))]
         let older = c.clone();
         let mut fill = |r: usize, columns: Range<usize>, to: &mut [f32]| to.copy_from_slice(rows.part(r, columns));
-        floats(Source::Decoded(&mut fill), &panels, m, &mut decoded);
+        floats(Source::Decoded(Box::new(&mut fill)), &panels, m, &mut decoded);
         let wide: Vec<f64> = w.iter().map(|w| f64::from(*w)).collect();
         let wide_x: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         let panels = Panels::new(Rows::new(&wide_x, stride).skip_columns(skip), k, n, k);

@@ -9,9 +9,10 @@ use crate::kernels::cpu::Vnni;
 use std::arch::x86_64::{
     __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm512_add_epi32, _mm512_add_pd,
     _mm512_and_si512, _mm512_castsi512_si256, _mm512_cvtepi32_pd, _mm512_dpbusd_epi32,
-    _mm512_extracti64x4_epi64, _mm512_loadu_pd, _mm512_loadu_si512, _mm512_maskz_loadu_epi8, _mm512_mul_pd,
-    _mm512_mullo_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_pd, _mm512_setzero_pd,
-    _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_xor_si512,
+    _mm512_extracti64x4_epi64, _mm512_loadu_pd, _mm512_loadu_si512, _mm512_maskz_loadu_epi8,
+    _mm512_maskz_loadu_epi32, _mm512_mul_pd, _mm512_mullo_epi32, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_pd, _mm512_setzero_pd, _mm512_setzero_si512, _mm512_storeu_pd, _mm512_storeu_si512,
+    _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 /// Bytes of a vector, and of a cache line.
@@ -32,12 +33,12 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// See [`Form::strip`](super::quads::Form::strip).
+/// See [`Form::strip`](super::quads::Form::strip); gives the sums of the rows if it is to.
 ///
 /// # Safety
 /// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
 /// offsets.
-pub(super) unsafe fn strip(
+pub(super) unsafe fn strip<const S: bool, const OF_ROWS: bool>(
     _: Vnni,
     w: [&[Weights]; ROWS],
     x: &[Inputs],
@@ -45,29 +46,30 @@ pub(super) unsafe fn strip(
     lanes: usize,
     ahead: &[u8],
     sums: &mut Sums,
-) {
+) -> [i32; ROWS] {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions; the rest is as the caller promises.
     unsafe {
         if lanes == WIDTH {
-            vectors::<2>(w, x, offsets, ahead, sums);
+            vectors::<2, S, OF_ROWS>(w, x, offsets, ahead, sums)
         } else {
-            vectors::<1>(w, x, offsets, ahead, sums);
+            vectors::<1, S, OF_ROWS>(w, x, offsets, ahead, sums)
         }
     }
 }
 
 /// # Safety
 /// For each offset `x` holds `V` vectors, and each row holds as many quads as there are offsets.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-unsafe fn vectors<const V: usize>(
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
+unsafe fn vectors<const V: usize, const S: bool, const OF_ROWS: bool>(
     w: [&[Weights]; ROWS],
     x: &[Inputs],
     offsets: &[u32],
     ahead: &[u8],
     sums: &mut Sums,
-) {
+) -> [i32; ROWS] {
     debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
     let mut acc = [[_mm512_setzero_si512(); V]; ROWS];
+    let mut of_rows = [_mm512_setzero_si512(); ROWS];
     let lines = ahead.len().div_ceil(BYTES).div_ceil(offsets.len().div_ceil(LANES).max(1));
     let mut first = 0;
     for (i, offsets) in offsets.chunks(LANES).enumerate() {
@@ -83,8 +85,17 @@ unsafe fn vectors<const V: usize>(
                 // SAFETY: `first + j` counts the offsets, and a row has as many quads.
                 let w = _mm512_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(first + j) }));
                 for (acc, x) in acc.iter_mut().zip(x) {
-                    *acc = _mm512_dpbusd_epi32(*acc, x, w);
+                    *acc = if S { _mm512_dpbusd_epi32(*acc, w, x) } else { _mm512_dpbusd_epi32(*acc, x, w) };
                 }
+            }
+        }
+        if OF_ROWS {
+            // While they are in the nearest cache anyway.
+            for (sum, w) in of_rows.iter_mut().zip(w) {
+                let mask = u16::MAX >> (LANES - offsets.len());
+                // SAFETY: nothing is read but the quads of these offsets, which a row has.
+                let w = unsafe { _mm512_maskz_loadu_epi32(mask, w.as_ptr().add(first).cast()) };
+                *sum = add_bytes::<S>(*sum, w);
             }
         }
         first += offsets.len();
@@ -95,6 +106,16 @@ unsafe fn vectors<const V: usize>(
             unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), acc) };
         }
     }
+    let [a, b, c, d, e, f, g, h] = of_rows;
+    bytemuck::cast([sum4([a, b, c, d]), sum4([e, f, g, h])])
+}
+
+/// `acc` and the bytes of each lane: unsigned ones, if `S`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn add_bytes<const S: bool>(acc: __m512i, bytes: __m512i) -> __m512i {
+    let ones = _mm512_set1_epi8(1);
+    if S { _mm512_dpbusd_epi32(acc, bytes, ones) } else { _mm512_dpbusd_epi32(acc, ones, bytes) }
 }
 
 /// See [`Form::blocks`](super::quads::Form::blocks), which has seen that all rows have as many quads, and that there is
@@ -227,7 +248,7 @@ fn halves_added(x: __m512i) -> __m256i {
     _mm256_add_epi32(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64::<1>(x))
 }
 
-/// The sums of each `len` signed bytes.
+/// See [`Form::sums`](super::quads::Form::sums).
 pub(super) fn sums(_: Vnni, w: &[i8], len: usize, sums: &mut [i32]) {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions.
     unsafe { sums_of_bytes(w, len.max(1), sums) }
@@ -246,20 +267,19 @@ fn sums_of_bytes(w: &[i8], len: usize, sums: &mut [i32]) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn sum_lanes(w: &[i8]) -> __m512i {
-    let ones = _mm512_set1_epi8(1);
     // Side by side: a sum must wait for the one before it.
     let mut acc = [_mm512_setzero_si512(); 4];
     let (vectors, rest) = w.as_chunks::<BYTES>();
     for w in vectors.chunks(4) {
         for (acc, w) in acc.iter_mut().zip(w) {
             // SAFETY: 64 bytes.
-            *acc = _mm512_dpbusd_epi32(*acc, ones, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
+            *acc = add_bytes::<false>(*acc, unsafe { _mm512_loadu_si512(w.as_ptr().cast()) });
         }
     }
     if !rest.is_empty() {
         // SAFETY: nothing is read but what the mask has: the bytes up to the end.
         let w = unsafe { _mm512_maskz_loadu_epi8((1 << rest.len()) - 1, rest.as_ptr()) };
-        acc[0] = _mm512_dpbusd_epi32(acc[0], ones, w);
+        acc[0] = add_bytes::<false>(acc[0], w);
     }
     let [a, b, c, d] = acc;
     _mm512_add_epi32(_mm512_add_epi32(a, b), _mm512_add_epi32(c, d))

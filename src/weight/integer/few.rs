@@ -1,17 +1,14 @@
 //! Products with a few inputs: rows of codes are read where they are, once.
 
 use super::super::zeros;
-use super::{MIN_PARALLEL, Product};
+use super::{FLIP, MIN_PARALLEL, Product, by_rows};
 use crate::kernels::products::quads::{FEW_ROWS, Form};
 use crate::kernels::products::{self, EXACT, Grids, Sorted};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
-/// What makes a signed byte of a code, and takes 128 away.
-const FLIP: u8 = 128;
-
 impl<T: Float> Product<'_, T> {
-    /// `[m, n]` for a few inputs, with codes of a byte where they are.
+    /// `[n, m]` for a few inputs, with codes of a byte where they are.
     pub(super) fn few(&self) -> Result<Vec<T>, Fault> {
         let Self { decoder, k, n, step, .. } = self;
         let (k, n, form) = (*k, *n, Form::best());
@@ -29,12 +26,10 @@ impl<T: Float> Product<'_, T> {
         } else {
             (0..n).map(|b| steps.iter().map(|parts| of_input(b, parts)).collect()).collect()
         };
-        let mut out = zeros::<T>(self.m, n)?;
-        let height = self.height(FEW_ROWS, MIN_PARALLEL / 4);
-        parallel::for_each_chunk(&mut out, height * n, |i, out| {
+        by_rows([n, self.m], self.height(FEW_ROWS, MIN_PARALLEL / 4), |start, out| {
             let mut buffer = vec![0; if in_place.is_some() { 0 } else { FEW_ROWS * k }];
             for (j, out) in out.chunks_mut(FEW_ROWS * n).enumerate() {
-                let (first, count) = (i * height + j * FEW_ROWS, out.len() / n);
+                let (first, count) = (start + j * FEW_ROWS, out.len() / n);
                 let (w, flip) = match in_place {
                     Some(codes) => (&codes[first * k..(first + count) * k], FLIP),
                     None => {
@@ -68,8 +63,7 @@ impl<T: Float> Product<'_, T> {
                     }
                 }
             }
-        });
-        Ok(out)
+        })
     }
 
     /// One input with 4-bit codes. For the kernel the input's codes are around 128, so that they are signed.

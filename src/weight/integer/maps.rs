@@ -10,7 +10,9 @@ use super::super::{Coding, Leaf};
 use super::{Activations, InputGrids, MIN_PARALLEL, SERIAL};
 use crate::kernels::memory::{Aligned, with_scratch};
 use crate::kernels::products::EXACT;
-use crate::kernels::products::quads::{Form, Inputs, Known, LANES, Part, ROWS, Taps, WIDTH, Weights};
+use crate::kernels::products::quads::{
+    Form, Inputs, Known, LANES, Part, ROWS, SIGNED_WEIGHTS, Taps, WIDTH, Weights,
+};
 use crate::{Fault, Float, parallel};
 
 /// Channels of a quad.
@@ -155,14 +157,14 @@ impl<T: Float> Leaf<T> {
             let parts = &parts[tile * ROWS..self.rows.min((tile + 1) * ROWS)];
             images.for_each_strip(sample, |form, first, lanes, x| {
                 let mut sums = [[0; WIDTH]; ROWS];
-                form.strip(w, x, &taps, lanes, &[], &mut sums);
+                form.strip::<SIGNED_WEIGHTS>(w, x, &taps, lanes, &[], &mut sums);
                 let mut known = Known { zeros: [grids.zero(sample); WIDTH], ..Known::default() };
                 if let Some(of_inputs) = of_inputs.get(sample) {
                     known.sums = of_inputs[first / WIDTH];
                 }
                 let places = images.places(first, lanes);
                 let scale = grids.scale(sample);
-                let number = |r: usize, sum: f64| T::narrow(sum * scale) + biases[r];
+                let number = |r: usize, _, sum: f64| T::narrow(sum * scale) + biases[r];
                 form.finish(&sums, parts, &known, number, |r, row| {
                     let map = &mut maps[r * windows.count()..][..windows.count()];
                     for (from, to) in places.clone() {
@@ -255,7 +257,7 @@ impl<'a> Images<'a> {
             let mut all = Vec::new();
             self.for_each_strip(sample, |form, _, lanes, x| {
                 let mut sums = [[0; WIDTH]; ROWS];
-                form.strip([&ones; ROWS], x, taps, lanes, &[], &mut sums);
+                form.strip::<SIGNED_WEIGHTS>([&ones; ROWS], x, taps, lanes, &[], &mut sums);
                 // Channels that fill up a quad are zeros, too.
                 all.push(sums[0].map(|sum| sum - grids.zero(sample) * padded as i32));
             });

@@ -11,7 +11,9 @@
 //! rows. All factors are within +-255, so 16,384 products fit an `i32`; longer sums go on in 64 bits. Only the
 //! final scaling rounds.
 
+mod beside;
 mod few;
+mod in_place;
 mod kept;
 mod many;
 mod maps;
@@ -20,7 +22,7 @@ pub(crate) use maps::Windows;
 
 use super::decoder::Decoder;
 use super::mask::Mask;
-use super::product::transposed;
+use super::product::by_rows;
 use super::{Coding, Leaf, zeros};
 use crate::kernels::cpu::fast;
 use crate::kernels::products::{EXACT, FEW, TOGETHER};
@@ -31,6 +33,8 @@ use serde::{Deserialize, Serialize};
 /// Values that are looked at, and multiplications that are done, in less time than a second thread takes to begin.
 const SERIAL: usize = 1 << 15;
 const MIN_PARALLEL: usize = 1 << 21;
+/// What makes a signed byte of a code, and takes 128 away.
+const FLIP: u8 = 128;
 
 /// How the input of a product is coded.
 ///
@@ -199,9 +203,9 @@ impl<T: Float> Leaf<T> {
             return Ok(y);
         }
         if n <= FEW {
-            return transposed(product.few()?, rows, n);
+            return product.few();
         }
-        transposed(product.many()?, rows, n)
+        product.in_place().unwrap_or_else(|| product.many())
     }
 }
 

@@ -1,0 +1,64 @@
+//! Products with inputs that lie side by side, of codes that are bytes: rows of a weight are read where they are.
+
+use super::beside::{Beside, Columns};
+use super::{FLIP, MIN_PARALLEL, Product, by_rows};
+use crate::kernels::products::EXACT;
+use crate::kernels::products::quads::{Form, Part, ROWS, SIGNED_INPUTS, WIDTH, Weights};
+use crate::{Fault, Float};
+
+/// Rows that meet an input at a time, at most.
+const BAND: usize = 6 * ROWS;
+/// Bytes of these rows, which stay near until they have met all inputs.
+const NEAR: usize = 192 << 10;
+
+impl<T: Float> Product<'_, T> {
+    /// `[n, m]`; `None` where codes are not bytes with one scale a row, or a sum of them might not fit.
+    pub(super) fn in_place(&self) -> Option<Result<Vec<T>, Fault>> {
+        let Self { decoder, k, n, step, .. } = self;
+        let (k, n, form) = (*k, *n, Form::best());
+        let codes = decoder.packed(8).filter(|_| self.mask.is_none() && *step == k)?;
+        if !k.is_multiple_of(4) || k > EXACT {
+            return None;
+        }
+        // Codes are unsigned as they are, so that inputs must be signed.
+        let beside = Beside::new(self, &Columns::new(k, k, k), true, FLIP);
+        let quads: &[Weights] = bytemuck::cast_slice(codes.as_chunks::<4>().0);
+        let row = |row: usize| &quads[row * k / 4..][..k / 4];
+        // Few inputs wait for the memory: the next rows are brought near while some are computed.
+        let band = if n <= WIDTH { 2 * ROWS } else { (NEAR / k / ROWS * ROWS).clamp(ROWS, BAND) };
+        let product = |first: usize, out: &mut [T]| {
+            let count = out.len() / n;
+            let mut parts = [[Part::default(); ROWS]; BAND / ROWS];
+            for strip in &beside.strips {
+                let x = beside.inputs(strip, 0, k / 4);
+                let (taps, lanes) = (&beside.taps[strip.lanes / WIDTH], WIDTH.min(n - strip.first));
+                for (r, parts) in (0..count).step_by(ROWS).zip(&mut parts) {
+                    let some = ROWS.min(count - r);
+                    // What is missing is computed again.
+                    let rows = std::array::from_fn(|i| row(first + r + i.min(some - 1)));
+                    let mut sums = [[0; WIDTH]; ROWS];
+                    if strip.first == 0 {
+                        let next = (first + count + r) * k;
+                        let ahead = codes.get(next..next + some * k).unwrap_or(&[]);
+                        let of_rows = form.strip_and_rows(rows, x, taps, strip.lanes, ahead, &mut sums);
+                        for (i, (part, sum)) in parts.iter_mut().zip(of_rows).take(some).enumerate() {
+                            let (scale, zero) = decoder.grid(first + r + i, 0);
+                            *part = Part { scale: scale.widen(), sum, zero: zero.into() };
+                        }
+                    } else {
+                        form.strip::<SIGNED_INPUTS>(rows, x, taps, strip.lanes, &[], &mut sums);
+                    }
+                    let number = |_, lane: usize, sum: f64| T::narrow(sum * strip.scales[lane]);
+                    form.finish(&sums, &parts[..some], &strip.known[0], number, |i, row| {
+                        out[(r + i) * n + strip.first..][..lanes].copy_from_slice(&row[..lanes]);
+                    });
+                }
+            }
+        };
+        Some(by_rows([n, self.m], self.height(band, MIN_PARALLEL), |start, out| {
+            for (j, out) in out.chunks_mut(band * n).enumerate() {
+                product(start + j * band, out);
+            }
+        }))
+    }
+}
