@@ -9,7 +9,6 @@
 
 use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
-use super::integer::Windows;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
@@ -25,6 +24,8 @@ use std::ops::Range;
 const MIN_PARALLEL: usize = 1 << 17;
 /// Multiplications from which on a product is worth being taken to the threads as a whole.
 const LARGE: usize = 1 << 20;
+/// Multiplications that take as long as reading a number.
+const READ: usize = 4;
 /// Entries of a weight that is decoded as a whole where inputs are more than its rows.
 pub(super) const SMALL: usize = 1 << 20;
 /// A pruned weight runs on its kept entries for one input, and for more where less than a `DENSE_SHARE`th is
@@ -126,24 +127,6 @@ impl<T: Float> Weight<T> {
             return Ok(None);
         }
         leaf.float_product_of(samples, n, make).map(Some)
-    }
-
-    /// The products with the windows of `n` samples, in integers, and a bias for each row: `maps [n, rows, windows]`.
-    /// False where that is not what the weight runs on, or where a row has several scales: the windows must be made
-    /// first then.
-    pub(crate) fn integer_maps(
-        &self,
-        samples: &[T],
-        n: usize,
-        windows: &Windows,
-        bias: Option<&[T]>,
-        maps: &mut [T],
-    ) -> Result<bool, Fault> {
-        match (&self.node, self.activations) {
-            (Node::Leaf(_), Activations::Float) => Ok(false),
-            (Node::Leaf(leaf), integer) => leaf.integer_maps((samples, n), integer, windows, bias, maps),
-            _ => Ok(false),
-        }
     }
 }
 
@@ -306,7 +289,8 @@ fn dense<T: Float>(w: &[T], x: &[T], [n, k, m]: [usize; 3]) -> Result<Vec<T>, Fa
 /// Rows `a [p, k]` with all of `b [q, k]`: `[p, q]`.
 fn in_place<T: Float>(a: Rows<'_, T>, b: &Panels<T>, [p, k, q]: [usize; 3]) -> Result<Vec<T>, Fault> {
     let mut out = zeros(p, q)?;
-    let height = height(2 * HEIGHT, k * q);
+    // With one of `b`, rows take as long as they are read.
+    let height = height(2 * HEIGHT, k * q.max(READ));
     parallel::for_each_chunk(&mut out, height * q, |i, out| {
         T::products(Source::Rows(a.skip_columns(i * height * a.stride)), b, out.len() / q, out);
     });

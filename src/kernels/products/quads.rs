@@ -63,7 +63,7 @@ impl Taps {
 }
 
 /// How a row's sums become numbers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
     pub scale: f64,
     /// The sum of the row's weights.
@@ -254,31 +254,6 @@ impl Form {
         );
     }
 
-    /// `put(row, numbers)` for each row of `parts`: what `number(row, sum)` makes of its sums, which are scaled as in [`add_scaled`](Self::add_scaled).
-    /// It calls nothing but inlined code.
-    #[inline(always)]
-    pub fn finish<T: Copy + Default>(
-        self,
-        sums: &Sums,
-        parts: &[Part],
-        inputs: &Known,
-        number: impl Fn(usize, f64) -> T,
-        mut put: impl FnMut(usize, &[T; WIDTH]),
-    ) {
-        let mut all = [[T::default(); WIDTH]; ROWS];
-        self.run(
-            #[inline(always)]
-            || {
-                for (r, (part, (sums, all))) in parts.iter().zip(sums.iter().zip(&mut all)).enumerate() {
-                    for (v, to) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                        *to = scaled(sums, *part, inputs, v).map(|sum| number(r, sum));
-                    }
-                }
-            },
-        );
-        all.iter().take(parts.len()).enumerate().for_each(|(r, row)| put(r, row));
-    }
-
     /// The sums of each `len` signed bytes.
     pub fn sums(self, w: &[i8], len: usize, sums: &mut [i32]) {
         #[cfg(target_arch = "x86_64")]
@@ -434,13 +409,6 @@ mod tests {
                     let (r, b) = (i / WIDTH, i % WIDTH);
                     prop_assert_eq!(*total, if r < rows && b < lanes { 1.0 + exact(r, b) } else { 1.0 });
                 }
-                    let mut seen = 0;
-                let number = |r: usize, sum: f64| (sum * 0.1) as f32 + r as f32;
-                form.finish(&sums, &parts, &known, number, |r, row| {
-                    seen += 1;
-                    assert!((0..WIDTH).all(|b| row[b] == (exact(r, b) * 0.1) as f32 + r as f32));
-                });
-                prop_assert_eq!(seen, rows);
             }
         }
     }
