@@ -14,7 +14,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A network that runs from its compressed weights: pruned, quantized and factored weights are used as they
-/// are, a few rows decoded at a time.
+/// are, a few rows decoded at a time. Kernels of no more than 2^20 entries that run on integers are kept a second time,
+/// as a byte for each entry, in the order in which they meet their inputs.
 ///
 /// Owns what it needs, so that it can be cloned, kept and used from many threads. Clones share the weights, and
 /// so does the model where it has them in memory; weights in a file are loaded, still compressed, by each

@@ -114,7 +114,7 @@ impl Size {
 const SHARED: usize = 1 << 19;
 /// Multiplications of a network from which it is worth more than one thread, and from which all of them.
 const SMALL: usize = 1 << 22;
-const LARGE: usize = 1 << 27;
+const LARGE: usize = 1 << 25;
 /// Multiplications of integers that take as long as one of floats.
 const INTEGERS: usize = 4;
 /// Multiplications that take as long as reading a number of a matrix.

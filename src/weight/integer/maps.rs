@@ -211,7 +211,8 @@ impl<T: Float> Leaf<T> {
         let mask = leaf.mask()?;
         let mut row = vec![1; self.cols];
         let mut ones = sort_kernel(&row, channels, kernel);
-        let mut w = Vec::with_capacity(self.rows.next_multiple_of(ROWS) * ones.len());
+        let len = self.rows.next_multiple_of(ROWS) * ones.len();
+        let mut w = Vec::with_capacity(len);
         let mut parts = Vec::with_capacity(self.rows);
         for r in 0..self.rows {
             decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), &mut row);
@@ -221,7 +222,7 @@ impl<T: Float> Leaf<T> {
             let scale = decoder.grid(r, 0).0.widen();
             parts.push(Part { scale, sum: sum[0], zero: decoder.signed_zero(r, 0) });
         }
-        w.resize(w.capacity(), [0; TOGETHER]);
+        w.resize(len, [0; TOGETHER]);
         if decoder.is_centred() {
             ones.clear();
         }
