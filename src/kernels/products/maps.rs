@@ -75,7 +75,7 @@ mod tests {
         fn numbers_come_to_their_places(
             seed in any::<i32>(), rows in 0..=ROWS, lens in prop::collection::vec((0_usize..3, 1_usize..9), 1..9),
         ) {
-            let number = |i: usize| (seed ^ i as i32 * 77_777).wrapping_mul(0x0123_4567) >> 24;
+            let number = |i: usize| (seed ^ (i as i32 * 77_777)).wrapping_mul(0x0123_4567) >> 24;
             let sums: Sums = std::array::from_fn(|r| std::array::from_fn(|i| number(r * 40 + i) << 18));
             let part = |r: usize| Part { scale: 0.5 * r as f64, sum: number(r), zero: number(r + 1) };
             let parts: Vec<_> = (0..rows).map(part).collect();
