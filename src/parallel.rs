@@ -8,44 +8,109 @@ use rayon::prelude::*;
 #[cfg(feature = "threads")]
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(feature = "threads")]
+use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "threads")]
+use std::time::{Duration, Instant};
+
+/// What a thread does with work that may be shared.
+#[cfg(feature = "threads")]
+#[derive(Clone, Copy, PartialEq)]
+enum Sharing {
+    /// It goes to the pool.
+    Pool,
+    /// It stays here.
+    Alone,
+    /// This thread begins with it, and some of the pool help.
+    Helped,
+}
 
 #[cfg(feature = "threads")]
 thread_local! {
-    /// Whether this thread shares nothing.
-    static ALONE: Cell<bool> = const { Cell::new(false) };
+    static SHARING: Cell<Sharing> = const { Cell::new(Sharing::Pool) };
 }
+
+/// Threads that help one which is not of the pool, at most.
+#[cfg(feature = "threads")]
+const HELPERS: usize = 3;
+/// How long such a thread waits for its helpers before it falls asleep: a while longer than what they do at a time.
+#[cfg(feature = "threads")]
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// Threads that share the work.
 pub fn threads() -> usize {
     #[cfg(feature = "threads")]
-    return if ALONE.get() { 1 } else { rayon::current_num_threads() };
+    return match SHARING.get() {
+        Sharing::Pool => rayon::current_num_threads(),
+        Sharing::Alone => 1,
+        Sharing::Helped => rayon::current_num_threads().min(1 + HELPERS),
+    };
     #[cfg(not(feature = "threads"))]
     1
+}
+
+/// Whether the pool takes work that may be shared.
+#[cfg(feature = "threads")]
+fn pooled() -> bool {
+    threads() > 1 && SHARING.get() == Sharing::Pool
 }
 
 /// `f()` on this thread, with all that it would share out: for so little work that waking others takes longer.
 pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(feature = "threads")]
-    let _before = Before(ALONE.replace(true));
+    let _before = Before(SHARING.replace(Sharing::Alone));
     f()
 }
 
-/// Whether a thread was alone before, which it is again in the end: also where something panics.
+/// `f()` on this thread, which works on the chunks that it shares out ([`for_each_chunk`]) as others do, and stays awake
+/// while these end: for work that takes about as long as falling asleep and waking.
+pub fn helped<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "threads")]
+    let _before = {
+        let pool = SHARING.get() == Sharing::Pool && rayon::current_thread_index().is_none();
+        Before(SHARING.replace(if pool { Sharing::Helped } else { SHARING.get() }))
+    };
+    f()
+}
+
+/// What a thread did before, and does again in the end: also where something panics.
 #[cfg(feature = "threads")]
-struct Before(bool);
+struct Before(Sharing);
 
 #[cfg(feature = "threads")]
 impl Drop for Before {
     fn drop(&mut self) {
-        ALONE.set(self.0);
+        SHARING.set(self.0);
     }
+}
+
+/// `f` of each of `n` items, on this thread and as many of the pool as come in time.
+#[cfg(feature = "threads")]
+fn with_help<I>(n: usize, items: impl Iterator<Item = I> + Send, f: impl Fn(I) + Sync) {
+    let (items, ended) = (Mutex::new(items), AtomicUsize::new(0));
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let work = || std::iter::from_fn(next).for_each(&f);
+    let helpers = threads().min(n) - 1;
+    rayon::in_place_scope(|scope| {
+        for _ in 0..helpers {
+            scope.spawn(|_| {
+                work();
+                ended.fetch_add(1, Ordering::Release);
+            });
+        }
+        work();
+        let start = Instant::now();
+        while ended.load(Ordering::Acquire) < helpers && start.elapsed() < PATIENCE {
+            std::hint::spin_loop();
+        }
+    });
 }
 
 /// `f()` on one of the threads that share the work: what it shares out then costs less, since nobody outside has
 /// to wait for it.
 pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     #[cfg(feature = "threads")]
-    if threads() > 1 && rayon::current_thread_index().is_none() {
+    if pooled() && rayon::current_thread_index().is_none() {
         return rayon::scope(|_| f());
     }
     f()
@@ -54,7 +119,7 @@ pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 /// `f(0), f(1), .., f(n - 1)`, in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
     #[cfg(feature = "threads")]
-    if n > 1 && threads() > 1 {
+    if n > 1 && pooled() {
         return (0..n).into_par_iter().map(f).collect();
     }
     (0..n).map(f).collect()
@@ -87,7 +152,7 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
         Some(result)
     };
     #[cfg(feature = "threads")]
-    if items.len() > 1 && threads() > 1 {
+    if items.len() > 1 && pooled() {
         let results: Vec<_> = items.into_par_iter().enumerate().map(unless_failed).collect();
         return results.into_iter().flatten().collect();
     }
@@ -97,7 +162,7 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
 /// `f` of each item, in order.
 pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
     #[cfg(feature = "threads")]
-    if items.len() > 1 && threads() > 1 {
+    if items.len() > 1 && pooled() {
         return items.into_par_iter().map(f).collect();
     }
     items.into_iter().map(f).collect()
@@ -106,7 +171,7 @@ pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send
 /// Both results, of work that may be done at the same time.
 pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> B + Send) -> (A, B) {
     #[cfg(feature = "threads")]
-    if threads() > 1 {
+    if pooled() {
         return rayon::join(a, b);
     }
     (a(), b())
@@ -115,7 +180,7 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
 /// `f` of each item.
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
     #[cfg(feature = "threads")]
-    if items.len() > 1 && threads() > 1 {
+    if items.len() > 1 && pooled() {
         return items.into_par_iter().for_each(f);
     }
     items.into_iter().for_each(f);
@@ -126,6 +191,10 @@ pub fn for_each_chunk<T: Send>(values: &mut [T], size: usize, f: impl Fn(usize, 
     let size = size.max(1);
     #[cfg(feature = "threads")]
     if values.len() > size && threads() > 1 {
+        if SHARING.get() == Sharing::Helped {
+            let n = values.len().div_ceil(size);
+            return with_help(n, values.chunks_mut(size).enumerate(), |(i, c)| f(i, c));
+        }
         return values.par_chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
     }
     values.chunks_mut(size).enumerate().for_each(|(i, c)| f(i, c));
@@ -139,7 +208,7 @@ pub fn for_each_pair<A: Send, B: Send>(
 ) {
     let (first_size, second_size) = (first_size.max(1), second_size.max(1));
     #[cfg(feature = "threads")]
-    if first.len() > first_size && threads() > 1 {
+    if first.len() > first_size && pooled() {
         return (first.par_chunks_mut(first_size).zip(second.par_chunks_mut(second_size)).enumerate())
             .for_each(|(i, (a, b))| f(i, a, b));
     }
@@ -159,11 +228,30 @@ mod tests {
             let ids = super::alone(|| super::map(1000, |_| std::thread::current().id()));
             assert!(ids.iter().all(|id| *id == here));
             assert_eq!(super::threads(), 3);
+            // It is one of the pool.
+            super::helped(|| assert!(super::SHARING.get() == super::Sharing::Pool));
         });
         let caught = std::panic::catch_unwind(|| super::alone(|| panic!("ends, too")));
         assert!(caught.is_err());
         assert!(super::alone(|| super::map(9, |_| std::thread::current().id())).iter().all(|id| *id == here));
-        assert!(!super::ALONE.get());
+        assert!(super::SHARING.get() == super::Sharing::Pool);
+    }
+
+    #[cfg(feature = "threads")]
+    #[test]
+    fn helpers_do_each_chunk_once_and_their_panics_arrive() {
+        for _ in 0..200 {
+            let mut values = vec![0; 1000];
+            super::helped(|| {
+                super::for_each_chunk(&mut values, 7, |i, chunk| chunk.iter_mut().for_each(|x| *x += i + 1));
+                assert!(super::alone(super::threads) == 1);
+            });
+            assert!(values.iter().enumerate().all(|(i, x)| *x == i / 7 + 1));
+        }
+        let mut values = [0; 100];
+        let panics = || super::helped(|| super::for_each_chunk(&mut values, 1, |i, _| assert!(i != 60)));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert!(super::SHARING.get() == super::Sharing::Pool);
     }
 
     use std::sync::atomic::{AtomicUsize, Ordering};

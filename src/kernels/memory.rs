@@ -10,6 +10,7 @@ use bytemuck::allocation::try_zeroed_vec;
 use std::cell::RefCell;
 use std::collections::TryReserveError;
 use std::mem::MaybeUninit;
+use std::sync::{Mutex, PoisonError};
 
 /// Bytes from which huge pages, and stores past the caches, are worth it.
 pub const LARGE: usize = 4 << 20;
@@ -218,6 +219,47 @@ pub fn fill_backwards<T: Pod + Send + Sync, I: Send, E: Send>(
     fill_in_order(values, pieces, true, f).map(|(values, _)| values)
 }
 
+/// The first `n` values of `values`, which is empty and has room for them, in chunks of `size`: `f(i, chunk)` computes
+/// each on one of the threads, from zeros that it has just written, and that are still near.
+///
+/// # Errors
+/// That of the first chunk that has one; later ones may not be begun.
+pub fn by_chunks<T: Pod + Send, E: Send>(
+    mut values: Vec<T>,
+    n: usize,
+    size: usize,
+    f: impl Fn(usize, &mut [T]) -> Result<(), E> + Sync + Send,
+) -> Result<Vec<T>, E> {
+    values.clear();
+    let failed = Mutex::new(None);
+    let failure = || failed.lock().unwrap_or_else(PoisonError::into_inner);
+    parallel::for_each_chunk(&mut values.spare_capacity_mut()[..n], size, |i, chunk| {
+        chunk.fill(MaybeUninit::zeroed());
+        // Those before a failure still run: one of them may fail, too, and is then the one to tell of.
+        if failure().as_ref().is_some_and(|(first, _)| *first < i) {
+            return;
+        }
+        // SAFETY: all of them have just been written, and zeros are numbers.
+        #[allow(unsafe_code)]
+        let result = f(i, unsafe { &mut *(std::ptr::from_mut(chunk) as *mut [T]) });
+        if let Err(error) = result {
+            let mut first = failure();
+            if first.as_ref().is_none_or(|(first, _)| i < *first) {
+                *first = Some((i, error));
+            }
+        }
+    });
+    if let Some((_, error)) = failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    // SAFETY: the chunks are the first `n` values, and have been written.
+    #[allow(unsafe_code)]
+    unsafe {
+        values.set_len(n);
+    }
+    Ok(values)
+}
+
 fn fill_in_order<T: Pod + Send + Sync, I: Send, R: Send, E: Send>(
     mut values: Vec<T>,
     pieces: impl Iterator<Item = (usize, I)>,
@@ -281,6 +323,20 @@ impl<T: Copy + Default> Aligned<T> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn chunks_begin_as_zeros_and_the_first_error_is_told() {
+        for (n, size) in [(0, 3), (10, 3), (1000, 7), (5, 0)] {
+            let add = |i: usize, chunk: &mut [f32]| {
+                chunk.iter_mut().for_each(|x| *x += i as f32);
+                Ok::<_, ()>(())
+            };
+            let values = by_chunks(reserve(n).unwrap(), n, size, add).unwrap();
+            assert_eq!(values, (0..n).map(|i| (i / size.max(1)) as f32).collect::<Vec<_>>());
+        }
+        let fail = |i: usize, _: &mut [f32]| if i % 10 == 3 { Err(i) } else { Ok(()) };
+        assert_eq!(by_chunks(reserve(1000).unwrap(), 1000, 1, fail), Err(3));
+    }
 
     proptest! {
         #[test]

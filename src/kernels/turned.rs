@@ -30,13 +30,8 @@ pub fn turned<T: Pod + Send + Sync>(
             let (rows, to) = room.split_at_mut(columns * n);
             rows.fill(T::zeroed());
             f(i * height, rows);
-            let from = if n == 1 {
-                rows
-            } else {
-                transpose((rows, n), [columns, n], (to, columns));
-                to
-            };
-            for (place, y) in places.into_iter().zip(from.chunks_exact(columns)) {
+            transpose((rows, n), [columns, n], (to, columns));
+            for (place, y) in places.into_iter().zip(to.chunks_exact(columns)) {
                 place.write_copy_of_slice(y);
             }
         });

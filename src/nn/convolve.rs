@@ -2,34 +2,39 @@
 
 use super::layers::direct::Direct;
 use super::layers::{conv, linear};
-use crate::weight::zeros;
+use crate::weight::{MapKernel, zeros};
 use crate::{Fault, Float, Weight};
 use std::borrow::Cow;
 
-/// `y [n, out, windows]` from the compressed kernel, bias added where there is one.
+/// `[n, out, windows]` from the compressed kernel, bias added where there is one. What integers begin with is made of
+/// it unless it has been `kept`.
 ///
 /// Groups run on floats from a decoded kernel, whatever its [`activations`](Weight::activations) say: a
 /// group is a band of rows, and codes cannot be cut at any row.
 pub(super) fn convolve<T: Float>(
-    weight: &Weight<T>,
+    (weight, kept): (&Weight<T>, Option<&MapKernel>),
     geometry: &conv::Geometry,
     [n, out]: [usize; 2],
     x: &[T],
     bias: &[T],
-    y: &mut [T],
-) -> Result<(), Fault> {
+) -> Result<Vec<T>, Fault> {
     let grouped = geometry.groups > 1;
     let given = (!bias.is_empty()).then_some(bias);
-    if !grouped && weight.integer_maps(x, n, &geometry.integer_windows(), given, y)? {
-        return Ok(());
+    if !grouped {
+        let made = if kept.is_some() { None } else { weight.map_kernel()? };
+        let maps = kept.or(made.as_ref()).map(|kernel| kernel.maps(x, n, &geometry.integer_windows(), given));
+        if let Some(y) = maps.transpose()?.flatten() {
+            return Ok(y);
+        }
     }
     let dense = if grouped { Some(Cow::Owned(weight.dense_values()?)) } else { weight.dense_entries()? };
-    match (dense, Direct::new(geometry, out)) {
-        (Some(w), Some(direct)) => {
-            direct.forward(x, &w, bias, y);
-            return Ok(());
-        }
-        (Some(w), None) if grouped => unrolled(geometry, [n, out], x, y, &mut |rows, part| {
+    if let (Some(w), Some(direct)) = (&dense, Direct::new(geometry, out)) {
+        return direct.maps(n, x, w, bias);
+    }
+    let windows = geometry.windows();
+    let mut y = zeros(n, out * windows)?;
+    match dense {
+        Some(w) if grouped => unrolled(geometry, [n, out], x, &mut y, &mut |rows, part| {
             let (cols, m) = (geometry.cols(), part.rows.len());
             let mut product = zeros(part.windows, m)?;
             let w = &w[part.rows.start * cols..part.rows.end * cols];
@@ -37,21 +42,20 @@ pub(super) fn convolve<T: Float>(
             Ok(product)
         })?,
         _ => {
-            let windows = geometry.windows();
             let last = conv::channels_last(geometry, x)?;
             let made = conv::Windows(geometry);
             match weight.product_of(&last, n * windows, &made)? {
-                Some(product) => conv::to_maps(&product, windows, out, out, 0, y),
-                None => unrolled(geometry, [n, out], x, y, &mut |rows, part| {
+                Some(product) => conv::to_maps(&product, windows, out, out, 0, &mut y),
+                None => unrolled(geometry, [n, out], x, &mut y, &mut |rows, part| {
                     weight.product_with(rows, part.windows, windows)
                 })?,
             }
         }
     }
     if let Some(bias) = given {
-        conv::add_bias(bias, geometry.windows(), y);
+        conv::add_bias(bias, windows, &mut y);
     }
-    Ok(())
+    Ok(y)
 }
 
 /// The product of a part's unrolled windows with the kernel: `[windows, rows]`.
@@ -115,8 +119,9 @@ mod tests {
             let x = numbers(n * geometry.sample(), 7);
             let bias = numbers(out, 9);
             let windows = geometry.windows();
-            let (mut y, mut wanted) = (vec![0.0; n * out * windows], vec![0.0; n * out * windows]);
-            prop_assert!(weight.integer_maps(&x, n, &geometry.integer_windows(), Some(&bias), &mut y).unwrap());
+            let mut wanted = vec![0.0; n * out * windows];
+            let kernel = weight.map_kernel().unwrap().unwrap();
+            let y = kernel.maps(&x, n, &geometry.integer_windows(), Some(&bias)).unwrap().unwrap();
             let mut rows = vec![0.0; n * windows * geometry.cols()];
             conv::im2col(&geometry, 0, &x, &mut rows);
             let product = weight.product_with(&rows, n * windows, windows).unwrap();

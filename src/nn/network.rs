@@ -6,15 +6,16 @@ use super::data::{Dataset, Input, Outputs};
 use super::graph::Graph;
 use super::layers::norm::{Moments, layer_forward};
 use super::layers::{linear, pool};
-use super::op::Role;
-use super::plan::{Layer, Plan, Work};
-use crate::weight::zeros;
-use crate::{Error, Fault, Float, GraphError, Result, Tensor, Weight, parallel};
+use super::op::{Op, Role};
+use super::plan::{Layer, Plan, Size, Work};
+use crate::weight::{MapKernel, zeros};
+use crate::{Activations, Error, Fault, Float, GraphError, Result, Tensor, Weight, parallel};
 use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A network that runs from its compressed weights: pruned, quantized and factored weights are used as they
-/// are, a few rows decoded at a time.
+/// are, a few rows decoded at a time. Kernels of no more than 2^20 entries that run on integers are kept a second time,
+/// as a byte for each entry, in the order in which they meet their inputs.
 ///
 /// Owns what it needs, so that it can be cloned, kept and used from many threads. Clones share the weights, and
 /// so does the model where it has them in memory; weights in a file are loaded, still compressed, by each
@@ -25,7 +26,12 @@ pub struct Network<T: Float = f32> {
     pub(super) weights: Vec<Arc<Weight<T>>>,
     /// Biases, scales and statistics, decoded: they are small, and used value by value.
     pub(super) vectors: Vec<Option<Arc<[T]>>>,
+    /// Small kernels that run on integers, ready for them.
+    kernels: Vec<Option<Arc<MapKernel>>>,
 }
+
+/// Entries of a kernel that is kept as integers need it: a byte for each, and a few more.
+const KEPT: usize = 1 << 20;
 
 /// Sees the name of each matrix or kernel and the input of its layer, as the network runs; an error ends that.
 pub(crate) type Observer<'a, T> = &'a mut dyn FnMut(&str, &[T]) -> Result<()>;
@@ -58,7 +64,17 @@ impl<T: Float> Network<T> {
                 _ => Some(weight.dense_values().map_err(fail)?.into()),
             });
         }
-        Ok(Self { plan: Arc::clone(plan), weights, vectors })
+        let mut kernels = vec![None; weights.len()];
+        for layer in &plan.layers {
+            if let (Op::Conv2d { groups: 1, .. }, Some(slot)) = (&layer.op, layer.slots.first())
+                && weights[*slot].shape().iter().product::<usize>() <= KEPT
+            {
+                let kernel = weights[*slot].map_kernel();
+                kernels[*slot] =
+                    kernel.map_err(|fault| Error::weight(&plan.slots[*slot].name, fault))?.map(Arc::new);
+            }
+        }
+        Ok(Self { plan: Arc::clone(plan), weights, vectors, kernels })
     }
 
     /// The output for `input`, dropout off and batch norms with their running statistics.
@@ -130,14 +146,19 @@ impl<T: Float> Network<T> {
         let x = input.values()?;
         let sizes = self.sizes(x.shape())?;
         match observe {
-            None if Work::are_small(sizes.iter().map(|(work, _)| work)) => {
-                parallel::alone(|| self.pass(x, sizes, &taps, None))
-            }
-            None if sizes.iter().any(|(work, _)| work.is_large()) => {
-                parallel::inside(|| self.pass(x, sizes, &taps, None))
-            }
+            None => match self.size(&sizes) {
+                Size::Small => parallel::alone(|| self.pass(x, sizes, &taps, None)),
+                Size::Middle => parallel::helped(|| self.pass(x, sizes, &taps, None)),
+                Size::Large => parallel::inside(|| self.pass(x, sizes, &taps, None)),
+            },
             observe => self.pass(x, sizes, &taps, observe),
         }
+    }
+
+    fn size(&self, sizes: &[(Work, Vec<usize>)]) -> Size {
+        let integers = |slot: &usize| self.weights[*slot].activations() != Activations::Float;
+        let layers = self.plan.layers.iter().zip(sizes);
+        Size::of(layers.map(|(layer, (work, _))| (work, layer.slots.first().is_some_and(integers))))
     }
 
     /// Work and shape of each layer's output for an input of this shape.
@@ -228,10 +249,9 @@ impl<T: Float> Network<T> {
                 y
             }
             Work::Conv { n, out, geometry } => {
-                let mut y = blank()?;
-                let (weight, bias) = (&self.weights[layer.slots[0]], self.vector(layer, 1));
-                convolve(weight, &geometry, [n, out], x, bias, &mut y).map_err(fail)?;
-                y
+                let slot = layer.slots[0];
+                let weight = (&*self.weights[slot], self.kernels[slot].as_deref());
+                convolve(weight, &geometry, [n, out], x, self.vector(layer, 1)).map_err(fail)?
             }
             Work::BatchNorm { maps, epsilon } => {
                 let moments: Vec<Moments> = (self.vector(layer, 2).iter().zip(self.vector(layer, 3)))

@@ -73,12 +73,7 @@ pub(crate) enum Work {
 impl Work {
     /// Whether there is enough to do that it is shared out: a pass then runs on one of the threads that do.
     pub fn is_large(&self) -> bool {
-        self.products(1) >= LARGE
-    }
-
-    /// Whether all layers together have so little to do that one thread is done before another has woken.
-    pub fn are_small<'a>(layers: impl Iterator<Item = &'a Self>) -> bool {
-        layers.map(|work| work.products(READ)).fold(0, usize::saturating_add) < SMALL
+        self.products(1) >= SHARED
     }
 
     /// Multiplications of its products, as if there were at least so many inputs of a matrix.
@@ -93,10 +88,35 @@ impl Work {
     }
 }
 
+/// How much all layers together have to do.
+pub(crate) enum Size {
+    /// So little that one thread is done before another has woken.
+    Small,
+    /// So little that falling asleep and waking counts.
+    Middle,
+    Large,
+}
+
+impl Size {
+    /// Of layers, each with whether it runs on integers.
+    pub fn of<'a>(layers: impl Iterator<Item = (&'a Work, bool)>) -> Self {
+        let products =
+            |(work, integers): (&Work, bool)| work.products(READ) / if integers { INTEGERS } else { 1 };
+        match layers.map(products).fold(0, usize::saturating_add) {
+            ..SMALL => Self::Small,
+            SMALL..LARGE => Self::Middle,
+            LARGE.. => Self::Large,
+        }
+    }
+}
+
 /// Multiplications of a layer's products from which it is worth more than one thread.
-const LARGE: usize = 1 << 19;
-/// Multiplications of a network from which it is.
-const SMALL: usize = 1 << 23;
+const SHARED: usize = 1 << 19;
+/// Multiplications of a network from which it is worth more than one thread, and from which all of them.
+const SMALL: usize = 1 << 22;
+const LARGE: usize = 1 << 25;
+/// Multiplications of integers that take as long as one of floats.
+const INTEGERS: usize = 4;
 /// Multiplications that take as long as reading a number of a matrix.
 const READ: usize = 8;
 

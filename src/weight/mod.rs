@@ -23,7 +23,7 @@ mod values;
 
 pub use affine::Granularity;
 pub use integer::Activations;
-pub(crate) use integer::{Windows as IntegerWindows, input_steps, range};
+pub(crate) use integer::{MapKernel, Windows as IntegerWindows, input_steps, range};
 pub use leaf::Leaf;
 pub(crate) use product::Gather;
 

@@ -9,7 +9,6 @@
 
 use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
-use super::integer::Windows;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
@@ -27,6 +26,8 @@ const TOO_LARGE: Fault = Fault::Form("the input does not fit in memory a second 
 const MIN_PARALLEL: usize = 1 << 17;
 /// Multiplications from which on a product is worth being taken to the threads as a whole.
 const LARGE: usize = 1 << 20;
+/// Multiplications that take as long as reading a number.
+const READ: usize = 4;
 /// Entries of a weight that is decoded as a whole where inputs are more than its rows.
 pub(super) const SMALL: usize = 1 << 20;
 /// A pruned weight runs on its kept entries for one input, and for more where less than a `DENSE_SHARE`th is
@@ -128,24 +129,6 @@ impl<T: Float> Weight<T> {
             return Ok(None);
         }
         leaf.float_product_of(samples, n, make).map(Some)
-    }
-
-    /// The products with the windows of `n` samples, in integers, and a bias for each row: `maps [n, rows, windows]`.
-    /// False where that is not what the weight runs on, or where a row has several scales: the windows must be made
-    /// first then.
-    pub(crate) fn integer_maps(
-        &self,
-        samples: &[T],
-        n: usize,
-        windows: &Windows,
-        bias: Option<&[T]>,
-        maps: &mut [T],
-    ) -> Result<bool, Fault> {
-        match (&self.node, self.activations) {
-            (Node::Leaf(_), Activations::Float) => Ok(false),
-            (Node::Leaf(leaf), integer) => leaf.integer_maps((samples, n), integer, windows, bias, maps),
-            _ => Ok(false),
-        }
     }
 }
 
@@ -322,7 +305,8 @@ fn weights_with_inputs<'a, T: Float>(
         return by_rows([n, m], BAND, |first, out| x.product(&mut weights(first), out.len() / n, out));
     }
     let x = Panels::new(Rows::new(x, k), k, n, k);
-    by_rows([n, m], height(2 * HEIGHT, k * n), |first, out| {
+    // For one input, rows take as long as they are read.
+    by_rows([n, m], height(2 * HEIGHT, k * n.max(READ)), |first, out| {
         T::products(weights(first), &x, out.len() / n, out);
     })
 }
@@ -467,5 +451,10 @@ pub(super) fn by_rows<T: Float>(
     height: usize,
     f: impl Fn(usize, &mut [T]) + Sync + Send,
 ) -> Result<Vec<T>, Fault> {
+    if n == 1 {
+        let mut y = zeros(1, m)?;
+        parallel::for_each_chunk(&mut y, height, |i, rows| f(i * height, rows));
+        return Ok(y);
+    }
     turned([n, m], height, f).ok_or(Fault::Form("the dense tensor does not fit in memory"))
 }

@@ -6,11 +6,11 @@ use super::panels::{FEW, LANES};
 use super::strips::Strips;
 use crate::kernels::cpu::{Avx2, Avx512};
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    __m512, _MM_HINT_T0, _mm_prefetch, _mm512_add_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_maskz_loadu_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-/// `f32` times `f32`. Where inputs are few, memory is slower than AVX2.
+/// `f32` times `f32`.
 #[derive(Clone, Copy)]
 pub struct Floats(pub Avx512, pub Avx2);
 
@@ -19,9 +19,37 @@ impl Tiles for Floats {
     type X = f32;
     type Sum = f32;
     #[inline(always)]
+    #[allow(unsafe_code)]
     fn tile<const R: usize, const B: usize>(self, w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
-        avx2::Floats(self.1).tile(w, x)
+        // SAFETY: an `Avx512` exists, so the CPU has the instructions.
+        unsafe { tile(w, x) }
     }
+}
+
+/// Bytes from weights to those of the same row that are brought near meanwhile.
+const AHEAD: usize = 1 << 12;
+
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code)]
+fn tile<const R: usize, const B: usize>(w: [&[f32]; R], x: [&[f32]; B]) -> [[f32; FEW]; R] {
+    let len = w[0].len();
+    assert!(w.iter().chain(&x).all(|row| row.len() == len));
+    let mut acc = [[_mm512_setzero_ps(); B]; R];
+    for at in (0..len).step_by(LANES) {
+        let mask = u16::MAX >> LANES.saturating_sub(len - at);
+        // SAFETY: nothing is read but what the mask has: values up to the end of the row.
+        let load = |row: &[f32]| unsafe { _mm512_maskz_loadu_ps(mask, row.as_ptr().add(at)) };
+        let mut now = [_mm512_setzero_ps(); B];
+        now.iter_mut().zip(x).for_each(|(now, x)| *now = load(x));
+        for (acc, w) in acc.iter_mut().zip(w) {
+            _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().wrapping_add(at).cast::<i8>().wrapping_add(AHEAD));
+            let w = load(w);
+            for (acc, x) in acc.iter_mut().zip(now) {
+                *acc = _mm512_fmadd_ps(w, x, *acc);
+            }
+        }
+    }
+    acc.map(|acc| std::array::from_fn(|b| acc.get(b).map_or(0.0, |acc| _mm512_reduce_add_ps(*acc))))
 }
 
 impl Strips for Floats {

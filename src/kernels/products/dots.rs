@@ -4,6 +4,9 @@
 use super::panels::FEW;
 use std::ops::AddAssign;
 
+/// Rows of weights that meet inputs at a time, at most.
+pub const HEIGHT: usize = 4;
+
 /// A way to sum the products of `R` and `B` rows of equal length, for at most 4 of each and 8 sums in all.
 pub trait Tiles: Copy {
     type W: Copy + Default;
@@ -34,7 +37,7 @@ pub fn each<'a, K: Tiles<W: 'a>>(
             }
         }};
     }
-    let height = if x.len() <= 2 { 4 } else { 2 };
+    let height = if x.len() <= 2 { HEIGHT } else { 2 };
     for r in (0..m).step_by(height) {
         match (height.min(m - r), x.len()) {
             (_, 0) => {}

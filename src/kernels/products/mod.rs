@@ -11,6 +11,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dots;
+pub mod maps;
 mod nibbles;
 #[cfg(target_arch = "x86_64")]
 mod nibbles512;

@@ -67,7 +67,7 @@ impl Taps {
 }
 
 /// How a row's sums become numbers.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
     pub scale: f64,
     /// The sum of the row's weights.
@@ -87,14 +87,18 @@ pub struct Known {
 
 /// Vector `v` of a row's sums: what zero points add to them is taken away, the rest scaled.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
 fn scaled(sums: &[i32; WIDTH], part: Part, inputs: &Known, v: usize) -> [f64; LANES] {
     let vector = |all: &[i32; WIDTH]| all.as_chunks::<LANES>().0[v];
     let (sums, zeros, of_inputs) = (vector(sums), vector(&inputs.zeros), vector(&inputs.sums));
-    std::array::from_fn(|i| {
+    let mut all = [0.0; LANES];
+    // A loop: closures of arrays would be calls.
+    for i in 0..LANES {
         // The result is exact, whatever is in between.
         let known = zeros[i].wrapping_mul(part.sum).wrapping_add(of_inputs[i].wrapping_mul(part.zero));
-        part.scale * f64::from(sums[i].wrapping_sub(known))
-    })
+        all[i] = part.scale * f64::from(sums[i].wrapping_sub(known));
+    }
+    all
 }
 
 /// The instructions that a product runs on: all give the same sums.
@@ -291,6 +295,7 @@ impl Form {
     /// in [`add_scaled`](Self::add_scaled).
     /// It calls nothing but inlined code.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop, reason = "several arrays of one length, in step")]
     pub fn finish<T: Copy + Default>(
         self,
         sums: &Sums,
@@ -306,7 +311,9 @@ impl Form {
                 for (r, (part, (sums, all))) in parts.iter().zip(sums.iter().zip(&mut all)).enumerate() {
                     for (v, to) in all.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                         let sums = scaled(sums, *part, inputs, v);
-                        *to = std::array::from_fn(|i| number(r, v * LANES + i, sums[i]));
+                        for i in 0..LANES {
+                            to[i] = number(r, v * LANES + i, sums[i]);
+                        }
                     }
                 }
             },

@@ -126,7 +126,14 @@ type Add<'a, T> = &'a mut dyn FnMut(Range<usize>, Range<usize>, &[T]);
 #[inline(always)]
 fn blocks<K: Strips>(kernel: K, mut w: Source<'_, K::W>, x: &Panels<K::W>, m: usize, add: Add<'_, K::Sum>) {
     // What is decoded stays near until it has met all inputs.
-    let height = if x.is_long() { TILE } else { HEIGHT };
+    let few = x.inputs() <= FEW;
+    let height = if few {
+        2 * dots::HEIGHT
+    } else if x.is_long() {
+        TILE
+    } else {
+        HEIGHT
+    };
     let (width, depth) = (x.width(), x.longest_span());
     let mut buffer = match w {
         Source::Rows(_) => Aligned::new(0),

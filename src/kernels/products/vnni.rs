@@ -196,8 +196,9 @@ pub(super) fn dots(_: Vnni, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
-    // One row after the other, as they lie in memory.
-    let [a, b, c, d] = w.map(|w| dot_row(w, flip, x));
+    // One row after the other, as they lie in memory; written out, since closures of arrays would be calls.
+    let [a, b, c, d] =
+        [dot_row(w[0], flip, x), dot_row(w[1], flip, x), dot_row(w[2], flip, x), dot_row(w[3], flip, x)];
     let (first, last) = (sum4([a[0], a[1], b[0], b[1]]), sum4([c[0], c[1], d[0], d[1]]));
     bytemuck::cast([first, last])
 }

@@ -11,14 +11,16 @@
 use super::conv::Geometry;
 use crate::kernels::cpu::fast;
 use crate::kernels::gemm::{Across, Along, InPlace, Left, Out, PAST, Part, Vector, along};
-use crate::kernels::memory::with_room;
-use crate::{Float, parallel};
+use crate::kernels::memory::{by_chunks, reserve, with_room};
+use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
 /// Most unrolled values of a sample in training: their gradients are made in one piece.
 const MOST: usize = 1 << 18;
 /// Multiplications of a sample that more than one thread shares.
-const WORTH: usize = 1 << 23;
+const WORTH: usize = 1 << 18;
+/// Values with their border that are worth a thread.
+const FRAMED: usize = 1 << 15;
 /// Least columns of a kernel's gradient that one thread computes: a panel of them.
 const MAPS: usize = 16;
 
@@ -55,14 +57,17 @@ impl Direct {
                 room[..len].copy_from_slice(x);
                 return f(room);
             }
-            let planes = x.chunks_exact((h * w).max(1));
-            for (x, to) in planes.zip(room.chunks_exact_mut(height * width)) {
-                to.fill(T::zero());
-                let lines = to[self.g.padding[0] * width..].chunks_mut(width);
-                for (x, to) in x.chunks_exact(w).zip(lines) {
-                    to[self.g.padding[1]..][..w].copy_from_slice(x);
+            let planes = (FRAMED / (height * width)).max(1);
+            parallel::for_each_chunk(&mut room[..len], planes * height * width, |i, room| {
+                let from = x[i * planes * h * w..].chunks_exact((h * w).max(1));
+                for (x, to) in from.zip(room.chunks_exact_mut(height * width)) {
+                    to.fill(T::zero());
+                    let lines = to[self.g.padding[0] * width..].chunks_mut(width);
+                    for (x, to) in x.chunks_exact(w).zip(lines) {
+                        to[self.g.padding[1]..][..w].copy_from_slice(x);
+                    }
                 }
-            }
+            });
             f(room)
         })
     }
@@ -73,44 +78,91 @@ impl Direct {
 
     /// `y [n, out, windows]`, bias added where there is one.
     pub fn forward<T: Float>(&self, x: &[T], w: &[T], bias: &[T], y: &mut [T]) {
-        let (windows, cols, m) = (self.g.windows(), self.g.cols(), self.out / self.g.groups);
+        let size = (self.out * self.g.windows()).max(1);
+        let n = y.len() / size;
+        self.with_places(|places| {
+            let kernel = Kernel { w, bias, places };
+            parallel::for_each_chunk(y, size, |i, y| self.maps_of_sample(self.sample(x, i), kernel, n, y));
+        });
+    }
+
+    /// The same in new memory, of `n` samples.
+    pub fn maps<T: Float>(&self, n: usize, x: &[T], w: &[T], bias: &[T]) -> Result<Vec<T>, Fault> {
+        let (windows, size) = (self.g.windows(), self.out * self.g.windows());
+        let room = n.checked_mul(size).and_then(|n| reserve(n).ok());
+        let room = room.ok_or(Fault::Form("the maps do not fit in memory"))?;
+        self.with_places(|places| {
+            let kernel = Kernel { w, bias, places };
+            if n == 1 && self.g.groups == 1 {
+                let maps = self.together(n);
+                return self.framed(x, |x| {
+                    by_chunks(room, size, maps * windows, |i, y| {
+                        self.some_maps(x, kernel, i * maps, y);
+                        Ok(())
+                    })
+                });
+            }
+            by_chunks(room, n * size, size, |i, y| {
+                self.maps_of_sample(self.sample(x, i), kernel, n, y);
+                Ok(())
+            })
+        })
+    }
+
+    fn with_places<R>(&self, f: impl FnOnce(&[usize]) -> R) -> R {
+        with_room(self.g.cols(), |places: &mut [usize]| {
+            places.iter_mut().enumerate().for_each(|(col, place)| *place = self.place(col));
+            f(places)
+        })
+    }
+
+    /// Maps of a group that one thread computes at a time, of `n` samples: a sample beside which there is no work for
+    /// another thread is shared by its maps.
+    fn together(&self, n: usize) -> usize {
+        let m = self.out / self.g.groups;
+        let share = n < parallel::threads() && m * self.g.cols() * self.g.windows() >= WORTH;
+        m.div_ceil(if share { parallel::threads() } else { 1 }).max(1)
+    }
+
+    /// The maps of one of `n` samples.
+    fn maps_of_sample<T: Float>(&self, x: &[T], kernel: Kernel<'_, T>, n: usize, y: &mut [T]) {
+        let (windows, m, maps) = (self.g.windows(), self.out / self.g.groups, self.together(n));
+        self.framed(x, |x| {
+            for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
+                let x = self.windows(x, group).values;
+                parallel::for_each_chunk(y, maps * windows, |i, y| {
+                    self.some_maps(x, kernel, group * m + i * maps, y);
+                });
+            }
+        });
+    }
+
+    /// Some maps, from `first` on, from the channels of their group.
+    fn some_maps<T: Float>(&self, values: &[T], kernel: Kernel<'_, T>, first: usize, y: &mut [T]) {
+        let Kernel { w, bias, places } = kernel;
+        let (windows, cols) = (self.g.windows(), self.g.cols());
         let ([_, width], [lines, out]) = (self.size, self.g.output);
-        let sample = (self.out * windows).max(1);
-        // A sample beside which there is no work for another thread is shared by its maps.
-        let share = y.len() / sample < parallel::threads() && m * cols * windows >= WORTH;
-        let maps = m.div_ceil(if share { parallel::threads() } else { 1 });
         // Columns of the product: windows, and between two lines of them what is none.
         let columns = (lines * width + out).saturating_sub(width);
-        with_room(cols, |places: &mut [usize]| {
-            places.iter_mut().enumerate().for_each(|(col, place)| *place = self.place(col));
-            let places = &*places;
-            parallel::for_each_chunk(y, sample, |i, y| {
-                self.framed(self.sample(x, i), |x| {
-                    for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
-                        let values = self.windows(x, group).values;
-                        parallel::for_each_chunk(y, maps * windows, |j, y| {
-                            let first = group * m + j * maps;
-                            let (maps, bias) = (y.len() / windows, bias.get(first..).unwrap_or(&[]));
-                            let left = &w[first * cols..][..maps * cols];
-                            InPlace { left, values, places, columns }.rows(0..maps, |map, column, tile| {
-                                let mut at = column;
-                                while at < column + tile.width {
-                                    let (line, skip) = (at / width, at % width);
-                                    let len = out.saturating_sub(skip).min(column + tile.width - at);
-                                    for (i, sums) in tile.rows().enumerate() {
-                                        let bias = bias.get(map + i).copied().unwrap_or(T::zero());
-                                        let to = &mut y[(map + i) * windows + line * out + skip..][..len];
-                                        to.iter_mut()
-                                            .zip(&sums[at - column..])
-                                            .for_each(|(to, x)| *to = *x + bias);
-                                    }
-                                    at += (width - skip).min(column + tile.width - at);
-                                }
-                            });
-                        });
+        let (maps, bias) = (y.len() / windows.max(1), bias.get(first..).unwrap_or(&[]));
+        let left = &w[first * cols..][..maps * cols];
+        InPlace { left, values, places, columns }.rows(0..maps, |map, column, tile| {
+            fast(
+                #[inline(always)]
+                || {
+                    let mut at = column;
+                    while at < column + tile.width {
+                        let (line, skip) = (at / width, at % width);
+                        let len = out.saturating_sub(skip).min(column + tile.width - at);
+                        for (i, sums) in tile.rows().enumerate() {
+                            let bias = bias.get(map + i).copied().unwrap_or(T::zero());
+                            let to = &mut y[(map + i) * windows + line * out + skip..][..len];
+                            each_of_eight(&sums[at - column..][..len], to, |to, x| *to = x + bias);
+                        }
+                        at += (width - skip).min(column + tile.width - at);
                     }
-                });
-            });
+                },
+            );
         });
     }
 
@@ -204,7 +256,8 @@ impl Direct {
                     for (line, from) in row.chunks_exact(width).enumerate() {
                         let y = (line + i).wrapping_sub(self.g.padding[0]);
                         if y < h && len > 0 {
-                            add(&from[skip..skip + len], &mut plane[y * w + left..][..len]);
+                            let to = &mut plane[y * w + left..][..len];
+                            each_of_eight(&from[skip..skip + len], to, |to, x| *to += x);
                         }
                     }
                 }
@@ -213,18 +266,26 @@ impl Direct {
     }
 }
 
-/// `to += from`, in steps that need no call.
+/// `f` of each of `to` and what is in its place in `from`, in steps that need no call.
 #[inline(always)]
-fn add<T: Float>(from: &[T], to: &mut [T]) {
+fn each_of_eight<T: Float>(from: &[T], to: &mut [T], f: impl Fn(&mut T, T)) {
     let ((from, from_rest), (to, to_rest)) = (from.as_chunks::<8>(), to.as_chunks_mut::<8>());
     for (from, to) in from.iter().zip(to) {
         for i in 0..8 {
-            to[i] += from[i];
+            f(&mut to[i], from[i]);
         }
     }
     for (from, to) in from_rest.iter().zip(to_rest) {
-        *to += *from;
+        f(to, *from);
     }
+}
+
+/// A kernel, the bias of each of its rows, and where its entries find theirs.
+#[derive(Clone, Copy)]
+struct Kernel<'a, T> {
+    w: &'a [T],
+    bias: &'a [T],
+    places: &'a [usize],
 }
 
 /// The windows of one group of a sample, `[cols, windows]`, as a left operand: summed over the windows.
@@ -293,6 +354,9 @@ mod tests {
             let direct = Direct::both_ways(&g, out).unwrap();
             let mut y = vec![f64::NAN; out * rows];
             direct.forward(&x, &w, &b, &mut y);
+            assert_eq!(direct.maps(n, &x, &w, &b).unwrap(), y);
+            let one = direct.maps(1, &x[..g.sample()], &w, &b).unwrap();
+            assert_eq!(one, y[..out * g.windows()]);
             let (mut dw, mut dx) = (vec![f64::NAN; w.len()], vec![f64::NAN; x.len()]);
             direct.backward_weight(&x, &dy, 0.0, &mut dw);
             direct.backward_input(&w, &dy, true, &mut dx);

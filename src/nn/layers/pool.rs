@@ -151,7 +151,7 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
                     let line = &x[(row * window.stride[0] + line) * width..][..width];
                     for place in 0..window.size[1] {
                         for (y, x) in y.iter_mut().zip(line[place..].iter().step_by(window.stride[1])) {
-                            *y = if *x > *y || x.is_nan() { *x } else { *y };
+                            *y = larger(*y, *x);
                         }
                     }
                 }
@@ -162,14 +162,36 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
 
 #[inline(always)]
 fn largest_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
-    for (row, y) in y.chunks_exact_mut(window.output[1].max(1)).enumerate() {
-        for (y, (upper, lower)) in y.iter_mut().zip(window.pairs(x, row)) {
-            *y = upper[0];
-            for value in [upper[1], lower[0], lower[1]] {
-                *y = if value > *y || value.is_nan() { value } else { *y };
+    let (width, out) = (window.input[1], window.output[1].max(1));
+    // The larger of two lines, a few times: these follow each other where nothing of a line is left out, so that what
+    // is computed together need not end with it.
+    let mut lines = [T::zero(); NEAR];
+    let some = if width == 2 * out { NEAR / width } else { 0 };
+    if some == 0 {
+        for (row, y) in y.chunks_exact_mut(out).enumerate() {
+            for (y, (upper, lower)) in y.iter_mut().zip(window.pairs(x, row)) {
+                *y = larger(larger(upper[0], upper[1]), larger(lower[0], lower[1]));
             }
         }
+        return;
     }
+    for (y, x) in y.chunks_mut(some * out).zip(x.chunks(2 * some * width)) {
+        let lines = &mut lines[..2 * y.len()];
+        for (to, x) in lines.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
+            let (upper, lower) = x.split_at(width);
+            to.iter_mut().zip(upper).zip(lower).for_each(|((to, a), b)| *to = larger(*a, *b));
+        }
+        y.iter_mut().zip(lines.as_chunks().0).for_each(|(y, [a, b])| *y = larger(*a, *b));
+    }
+}
+
+/// Values of lines that stay in the nearest cache.
+const NEAR: usize = 512;
+
+/// NaN wins, so that it is not hidden.
+#[inline(always)]
+fn larger<T: Float>(a: T, b: T) -> T {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// Each gradient goes to the value that won; the others get none. Adds to `dx` unless it is `fresh`.

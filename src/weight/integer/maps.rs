@@ -1,21 +1,25 @@
 //! Convolution in integers, of codes that lie as images: a window is not copied, but read where it is.
 //!
-//! Four neighbouring channels of a pixel are a quad. What one entry of a kernel meets in neighbouring windows are
-//! then neighbouring quads, so that a strip of windows is a view of the image for each entry. It goes on from line to
-//! line; the windows that would lie over an edge are computed with the others and left out. With a stride, the
-//! pixels that one entry can meet are an image of their own.
+//! Four neighbouring channels of a pixel are a quad; where there is but one channel, four neighbouring pixels of a line.
+//! What one entry of a kernel meets in neighbouring windows are then neighbouring quads, so that a strip of windows is
+//! a view of the image for each entry. It goes on from line to line; the windows that would lie over an edge are
+//! computed with the others and left out. With a stride, the pixels that one entry can meet are an image of their own.
 
 use super::super::decoder::Decoder;
-use super::super::{Coding, Leaf};
-use super::{Activations, InputGrids, MIN_PARALLEL, SERIAL};
-use crate::kernels::memory::{Aligned, with_scratch};
+use super::super::{Coding, Leaf, Node, Weight};
+use super::{Activations, MIN_PARALLEL, SERIAL, grid_of};
+use crate::kernels::cpu::fast;
+use crate::kernels::memory::{by_chunks, reserve, with_room, with_scratch};
 use crate::kernels::products::EXACT;
+use crate::kernels::products::maps::Run;
 use crate::kernels::products::quads::{
-    Form, Inputs, Known, LANES, Part, ROWS, SIGNED_WEIGHTS, Taps, WIDTH, Weights,
+    Form, Inputs, LANES, Part, ROWS, SIGNED_WEIGHTS, Taps, WIDTH, Weights,
 };
+use crate::kernels::quantize::Steps;
 use crate::{Fault, Float, parallel};
+use std::ops::Range;
 
-/// Channels of a quad.
+/// Channels, or pixels, of a quad.
 const TOGETHER: usize = 4;
 
 /// The windows of a convolution without groups: heights and widths.
@@ -42,6 +46,7 @@ impl Windows {
         self.input[0] * self.input[1]
     }
 
+    /// Images of quads.
     fn quads(&self) -> usize {
         self.channels.div_ceil(TOGETHER)
     }
@@ -61,207 +66,332 @@ impl Windows {
         self.phases().iter().chain(&self.size()).product()
     }
 
-    /// Where the entries of a kernel find their pixels, quad by quad of channels; `None` where that is too far.
+    /// Where the quads of a kernel find their pixels, in the order of [`sort_kernel`]; `None` where that is too far.
     fn taps(&self) -> Option<Taps> {
         let (phases, [height, width]) = (self.phases(), self.size());
         u32::try_from(self.quads().checked_mul(self.area())? + WIDTH).ok()?;
-        let tap = |q: usize, i: usize, j: usize| {
-            let image = i % self.stride[0] * phases[1] + j % self.stride[1];
-            let at = (image * height + i / self.stride[0]) * width + j / self.stride[1];
-            (q * self.area() + at) as u32
-        };
-        let [kh, kw] = self.kernel;
-        let of_quad = |q| (0..kh).flat_map(move |i| (0..kw).map(move |j| (q, i, j)));
-        Some(Taps::new((0..self.quads()).flat_map(of_quad).map(|(q, i, j)| tap(q, i, j)).collect()))
+        let ([kh, kw], each) = (self.kernel, if self.channels == 1 { TOGETHER } else { 1 });
+        let mut offsets = Vec::with_capacity(self.quads() * kh * kw);
+        for q in 0..self.quads() {
+            for i in 0..kh {
+                for j in (0..kw).step_by(each) {
+                    let image = i % self.stride[0] * phases[1] + j % self.stride[1];
+                    let at = (image * height + i / self.stride[0]) * width + j / self.stride[1];
+                    offsets.push((q * self.area() + at) as u32);
+                }
+            }
+        }
+        Some(Taps::new(offsets))
     }
 
-    /// The pixels of a quad of channels, `codes [4, input]`, to their images.
-    fn sort(&self, codes: &[u8], to: &mut [Inputs]) {
+    /// A sample's windows, and what lies between them, in strips.
+    fn strips(&self) -> (Vec<Strip>, Vec<Run>) {
+        let (pitch, [height, width]) = (self.size()[1], self.output);
+        let last = (height - 1) * pitch + width;
+        let mut runs = Vec::with_capacity(height + last.div_ceil(WIDTH));
+        let strips = (0..last).step_by(WIDTH).map(|first| {
+            let begin = runs.len();
+            for line in first / pitch..height.min((first + WIDTH).div_ceil(pitch)) {
+                let start = first.max(line * pitch);
+                let end = (first + WIDTH).min(line * pitch + width);
+                if start < end {
+                    let place = line * width + start - line * pitch;
+                    runs.push(Run { lane: start - first, place, len: end - start });
+                }
+            }
+            let lanes = if last - first <= LANES { LANES } else { WIDTH };
+            Strip { first, lanes, runs: begin..runs.len() }
+        });
+        let strips = strips.collect();
+        (strips, runs)
+    }
+
+    /// The images of a quad of channels, `codes [4, input]`, or of a single one; what is not there is `zero`.
+    #[inline(always)]
+    fn sort(&self, codes: &[u8], zero: u8, to: &mut [Inputs]) {
+        to.fill([zero; TOGETHER]);
         let ([phases_y, phases_x], [height, width]) = (self.phases(), self.size());
-        let ([h, w], plane) = (self.input, self.plane());
         for (phase, image) in to.chunks_exact_mut(height * width).enumerate().take(phases_y * phases_x) {
             let (phase_y, phase_x) = (phase / phases_x, phase % phases_x);
-            // The first pixels of this image that are not padding.
-            let first = self.padding[1].saturating_sub(phase_x).div_ceil(self.stride[1]);
-            let left = first * self.stride[1] + phase_x - self.padding[1];
             for (i, line) in image.chunks_exact_mut(width).enumerate() {
-                let y = (i * self.stride[0] + phase_y).checked_sub(self.padding[0]).filter(|y| *y < h);
-                let (Some(y), Some(line)) = (y, line.get_mut(first..)) else { continue };
-                let pixels = |c: usize| &codes[c * plane + y * w + left.min(w)..c * plane + (y + 1) * w];
-                let [a, b, c, d] = [pixels(0), pixels(1), pixels(2), pixels(3)];
-                if self.stride[1] == 1 {
-                    let all = line.iter_mut().zip(a).zip(b).zip(c).zip(d);
-                    all.for_each(|((((to, a), b), c), d)| *to = [*a, *b, *c, *d]);
-                } else {
-                    for (to, x) in line.iter_mut().zip((0..a.len()).step_by(self.stride[1])) {
-                        *to = [a[x], b[x], c[x], d[x]];
+                let y = (i * self.stride[0] + phase_y).checked_sub(self.padding[0]);
+                if let Some(y) = y.filter(|y| *y < self.input[0]) {
+                    match self.channels {
+                        1 => self.neighbours(&codes[y * self.input[1]..], phase_x, zero, line),
+                        _ => self.channels_of(codes, y, phase_x, line),
                     }
                 }
             }
         }
     }
+
+    /// A line of an image: of each pixel its channels.
+    #[inline(always)]
+    fn channels_of(&self, codes: &[u8], y: usize, phase: usize, line: &mut [Inputs]) {
+        let ([_, w], [_, stride], plane) = (self.input, self.stride, self.plane());
+        // The first pixel that is not padding.
+        let first = self.padding[1].saturating_sub(phase).div_ceil(stride);
+        let left = (first * stride + phase - self.padding[1]).min(w);
+        let Some(line) = line.get_mut(first..) else { return };
+        let pixels = |c: usize| &codes[c * plane + y * w + left..c * plane + (y + 1) * w];
+        let [a, b, c, d] = [pixels(0), pixels(1), pixels(2), pixels(3)];
+        if stride == 1 {
+            let all = line.iter_mut().zip(a).zip(b).zip(c).zip(d);
+            all.for_each(|((((to, a), b), c), d)| *to = [*a, *b, *c, *d]);
+        } else {
+            for (to, x) in line.iter_mut().zip((0..a.len()).step_by(stride)) {
+                *to = [a[x], b[x], c[x], d[x]];
+            }
+        }
+    }
+
+    /// A line of an image: each pixel of the only channel, with those that follow.
+    #[inline(always)]
+    fn neighbours(&self, pixels: &[u8], phase: usize, zero: u8, line: &mut [Inputs]) {
+        let (w, padding) = (self.input[1], self.padding[1]);
+        with_scratch(w + 2 * padding + TOGETHER, |padded| {
+            padded.fill(zero);
+            padded[padding..padding + w].copy_from_slice(&pixels[..w]);
+            for (to, x) in line.iter_mut().zip((phase..padded.len() - 3).step_by(self.stride[1])) {
+                *to = [padded[x], padded[x + 1], padded[x + 2], padded[x + 3]];
+            }
+        });
+    }
+}
+
+/// Windows that are computed together.
+struct Strip {
+    /// The first of them, lines of an image one after the other.
+    first: usize,
+    lanes: usize,
+    /// The number of those of its runs.
+    runs: Range<usize>,
+}
+
+/// A kernel that is ready for convolutions in integers.
+#[derive(Debug)]
+pub(crate) struct MapKernel {
+    how: Activations,
+    /// Inputs of a window.
+    cols: usize,
+    /// Of all rows, and some more that fill up the last few: `[rows, quads]`.
+    w: Vec<Weights>,
+    parts: Vec<Part>,
+    /// A row that sums its window; none where nothing needs the sum.
+    ones: Vec<Weights>,
+}
+
+impl<T: Float> Weight<T> {
+    /// What convolutions with this kernel begin with; `None` where it does not run on integers, or a row has several
+    /// scales: the windows must be made first then.
+    pub(crate) fn map_kernel(&self) -> Result<Option<MapKernel>, Fault> {
+        match (&self.node, self.activations, &self.shape[..]) {
+            (_, Activations::Float, _) => Ok(None),
+            (Node::Leaf(leaf), how, [_, channels, kh, kw]) => leaf.map_kernel(how, *channels, [*kh, *kw]),
+            _ => Ok(None),
+        }
+    }
 }
 
 impl<T: Float> Leaf<T> {
-    /// See [`Weight::integer_maps`](crate::Weight::integer_maps).
-    pub(in super::super) fn integer_maps(
+    fn map_kernel(
         &self,
-        (samples, n): (&[T], usize),
         how: Activations,
-        windows: &Windows,
-        bias: Option<&[T]>,
-        maps: &mut [T],
-    ) -> Result<bool, Fault> {
-        if !self.is_coded()
-            || self.codebook().is_some()
-            || !(1..=EXACT).contains(&self.cols)
-            || maps.is_empty()
-        {
-            return Ok(false);
+        channels: usize,
+        kernel: [usize; 2],
+    ) -> Result<Option<MapKernel>, Fault> {
+        if !(1..=EXACT).contains(&self.cols) {
+            return Ok(None);
         }
         // As it is in memory: in a file, pruned entries may be among the codes.
         let leaf = self.load()?;
-        let Coding::Affine(affine) = &leaf.coding else { return Ok(false) };
+        let Coding::Affine(affine) = &leaf.coding else { return Ok(None) };
         let decoder = Decoder::new(&leaf, affine)?;
-        let Some(taps) = windows.taps().filter(|_| decoder.step(self.cols) == self.cols) else {
-            return Ok(false);
-        };
-        let grids = InputGrids::new(samples, windows.sample(), 1, how)?;
+        if decoder.step(self.cols) != self.cols {
+            return Ok(None);
+        }
         let mask = leaf.mask()?;
-        let mut row = vec![0; self.cols];
-        let mut w = vec![[0; TOGETHER]; self.rows.next_multiple_of(ROWS) * taps.count()];
+        let mut row = vec![1; self.cols];
+        let mut ones = sort_kernel(&row, channels, kernel);
+        let len = self.rows.next_multiple_of(ROWS) * ones.len();
+        let mut w = Vec::with_capacity(len);
         let mut parts = Vec::with_capacity(self.rows);
-        for (r, w) in w.chunks_exact_mut(taps.count()).enumerate().take(self.rows) {
+        for r in 0..self.rows {
             decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), &mut row);
-            sort_kernel(&row, windows.kernel[0] * windows.kernel[1], w);
-            let scale = decoder.grid(r, 0).0.widen();
+            w.append(&mut sort_kernel(&row, channels, kernel));
             let mut sum = [0];
             Form::best().sums(&row, self.cols, &mut sum);
+            let scale = decoder.grid(r, 0).0.widen();
             parts.push(Part { scale, sum: sum[0], zero: decoder.signed_zero(r, 0) });
         }
-        let images = Images::new(samples, n, &grids, windows);
-        let of_inputs = if decoder.is_centred() { Vec::new() } else { images.sums(&taps, &grids) };
-        let work = self.rows * self.cols * windows.count() * n;
-        let tiles: Vec<_> = maps
-            .chunks_mut(self.rows * windows.count())
-            .map(|maps| maps.chunks_mut(ROWS * windows.count()).enumerate())
-            .enumerate()
-            .flat_map(|(sample, maps)| maps.map(move |(tile, maps)| (sample, tile, maps)))
-            .collect();
-        let tile = |(sample, tile, maps): (usize, usize, &mut [T])| {
-            let w: [_; ROWS] =
-                std::array::from_fn(|r| &w[(tile * ROWS + r) * taps.count()..][..taps.count()]);
-            let biases: [T; ROWS] = std::array::from_fn(|r| {
-                bias.and_then(|bias| bias.get(tile * ROWS + r)).copied().unwrap_or(T::zero())
+        w.resize(len, [0; TOGETHER]);
+        if decoder.is_centred() {
+            ones.clear();
+        }
+        Ok(Some(MapKernel { how, cols: self.cols, w, parts, ones }))
+    }
+}
+
+/// A row of a kernel, `[channels, height, width]`, in quads of channels: `[quads, height, width]`; of a single
+/// channel in quads of neighbours: `[height, quads]`.
+fn sort_kernel(row: &[i8], channels: usize, [kh, kw]: [usize; 2]) -> Vec<Weights> {
+    let quad = |row: &[i8]| std::array::from_fn(|i| row.get(i).copied().unwrap_or(0));
+    if channels == 1 {
+        return row.chunks(kw).flat_map(|line| line.chunks(TOGETHER).map(quad)).collect();
+    }
+    let places = kh * kw;
+    let of_quad = |row: &[i8]| -> Vec<Weights> {
+        let at = |place: usize| std::array::from_fn(|c| row.get(c * places + place).copied().unwrap_or(0));
+        (0..places).map(at).collect()
+    };
+    row.chunks(TOGETHER * places).flat_map(of_quad).collect()
+}
+
+impl MapKernel {
+    /// The products with the windows of `n` samples, and a bias for each row: `[n, rows, windows]`. `None` where an
+    /// image is too large for it.
+    pub fn maps<T: Float>(
+        &self,
+        samples: &[T],
+        n: usize,
+        windows: &Windows,
+        bias: Option<&[T]>,
+    ) -> Result<Option<Vec<T>>, Fault> {
+        let map = windows.count();
+        let (size, sample) = (self.parts.len() * map, windows.sample());
+        let (Some(taps), true) = (windows.taps(), n > 0 && size > 0) else { return Ok(None) };
+        let (strips, runs) = windows.strips();
+        let layer = Layer { kernel: self, windows, taps, strips, runs, bias };
+        let room = n.checked_mul(size).and_then(|n| reserve(n).ok());
+        let room = room.ok_or(Fault::Form("the maps do not fit in memory"))?;
+        // Tiles, and samples, that are worth a thread.
+        let work = size * self.cols;
+        let tiles = self.parts.len().div_ceil(ROWS);
+        let tiles = (tiles.saturating_mul(MIN_PARALLEL) / work).clamp(1, tiles);
+        let chunk = tiles * ROWS * map;
+        if n == 1 {
+            let maps = layer.coded(samples, |coded| {
+                by_chunks(room, size, chunk, |i, maps| {
+                    layer.tiles(i * tiles, coded, maps);
+                    Ok::<_, Fault>(())
+                })
             });
-            let parts = &parts[tile * ROWS..self.rows.min((tile + 1) * ROWS)];
-            images.for_each_strip(sample, |form, first, lanes, x| {
-                let mut sums = [[0; WIDTH]; ROWS];
-                form.strip::<SIGNED_WEIGHTS>(w, x, &taps, lanes, &[], &mut sums);
-                let mut known = Known { zeros: [grids.zero(sample); WIDTH], ..Known::default() };
-                if let Some(of_inputs) = of_inputs.get(sample) {
-                    known.sums = of_inputs[first / WIDTH];
-                }
-                let places = images.places(first, lanes);
-                let scale = grids.scale(sample);
-                let number = |r: usize, _, sum: f64| T::narrow(sum * scale) + biases[r];
-                form.finish(&sums, parts, &known, number, |r, row| {
-                    let map = &mut maps[r * windows.count()..][..windows.count()];
-                    for (from, to) in places.clone() {
-                        map[to..to + from.len()].copy_from_slice(&row[from]);
-                    }
+            return maps.ok_or_else(|| Fault::input(samples, 0))?.map(Some);
+        }
+        let together = (MIN_PARALLEL / work).clamp(1, n);
+        let maps = by_chunks(room, n * size, together * size, |i, maps| {
+            for (j, maps) in (i * together..).zip(maps.chunks_exact_mut(size)) {
+                let coded = layer.coded(&samples[j * sample..(j + 1) * sample], |coded| {
+                    parallel::for_each_chunk(maps, chunk, |i, maps| layer.tiles(i * tiles, coded, maps));
                 });
-            });
-        };
-        if work < MIN_PARALLEL {
-            tiles.into_iter().for_each(tile);
-        } else {
-            parallel::for_each(tiles, tile);
-        }
-        Ok(true)
+                coded.ok_or_else(|| Fault::input(samples, j * sample))?;
+            }
+            Ok(())
+        });
+        maps.map(Some)
     }
 }
 
-/// A row of a weight, `[channels, places]`, in quads of channels: `[quads, places]`.
-fn sort_kernel(row: &[i8], places: usize, to: &mut [Weights]) {
-    for (row, to) in row.chunks(TOGETHER * places).zip(to.chunks_exact_mut(places)) {
-        for (c, row) in row.chunks_exact(places).enumerate() {
-            to.iter_mut().zip(row).for_each(|(to, w)| to[c] = *w);
-        }
-    }
-}
-
-/// The codes of samples as images of quads.
-struct Images<'a> {
-    values: Aligned<Inputs>,
+/// A kernel and where it moves.
+struct Layer<'a, T> {
+    kernel: &'a MapKernel,
     windows: &'a Windows,
-    samples: usize,
+    taps: Taps,
+    strips: Vec<Strip>,
+    runs: Vec<Run>,
+    bias: Option<&'a [T]>,
 }
 
-impl<'a> Images<'a> {
-    fn new<T: Float>(samples: &[T], n: usize, grids: &InputGrids<T>, windows: &'a Windows) -> Self {
-        let (quads, area, plane) = (windows.quads(), windows.area(), windows.plane());
-        let used = n * quads * area;
+/// The codes of a sample.
+struct Coded<'a, T> {
+    images: &'a [Inputs],
+    grid: Steps<T>,
+    /// For each strip the sums of the windows without their zero points, or nothing where these do not count.
+    of_windows: Vec<[i32; WIDTH]>,
+}
+
+impl<T: Float> Layer<'_, T> {
+    /// `f` of the codes of a sample; `None` where it is not finite.
+    fn coded<R>(&self, x: &[T], f: impl FnOnce(&Coded<'_, T>) -> R) -> Option<R> {
+        let grid = grid_of(x, self.kernel.how)?;
+        let used = self.windows.quads() * self.windows.area();
         // A strip may reach past the end.
-        let mut values = Aligned::new(used + WIDTH);
-        let together = (SERIAL / area.max(1)).clamp(1, (n * quads).max(1));
-        parallel::for_each_chunk(&mut values.get_mut()[..used], together * area, |i, images| {
-            with_scratch(TOGETHER * plane, |codes| {
-                for (j, images) in images.chunks_exact_mut(area).enumerate() {
-                    let (sample, quad) = ((i * together + j) / quads, (i * together + j) % quads);
-                    let grid = grids.of(sample);
-                    let from = &samples[sample * windows.sample()..][..windows.sample()];
-                    let from = &from[quad * TOGETHER * plane..from.len().min((quad + 1) * TOGETHER * plane)];
+        Some(with_room(used + WIDTH, |images: &mut [Inputs]| {
+            self.encode(x, &grid, &mut images[..used]);
+            let of_windows = self.sums(images, grid.zero);
+            f(&Coded { images, grid, of_windows })
+        }))
+    }
+
+    /// The codes of a sample as images of quads.
+    fn encode(&self, x: &[T], grid: &Steps<T>, images: &mut [Inputs]) {
+        let (windows, area) = (self.windows, self.windows.area());
+        let together = (SERIAL / area.max(1)).max(1);
+        let of_quad = TOGETHER * windows.plane();
+        parallel::for_each_chunk(images, together * area, |i, images| {
+            with_scratch(of_quad, |codes| {
+                for (quad, images) in (i * together..).zip(images.chunks_exact_mut(area)) {
+                    let from = &x[quad * of_quad..x.len().min((quad + 1) * of_quad)];
                     grid.encode(from, &mut codes[..from.len()]);
                     codes[from.len()..].fill(grid.zero);
-                    images.fill([grid.zero; TOGETHER]);
-                    windows.sort(codes, images);
+                    fast(
+                        #[inline(always)]
+                        || windows.sort(codes, grid.zero, images),
+                    );
                 }
             });
         });
-        Self { values, windows, samples: n }
     }
 
-    /// Calls `f(form, first, lanes, inputs)` for each strip of a sample's windows, and what lies between them.
-    fn for_each_strip(&self, sample: usize, mut f: impl FnMut(Form, usize, usize, &[Inputs])) {
-        let form = Form::best();
-        let ([height, width], start) =
-            (self.windows.output, sample * self.windows.quads() * self.windows.area());
-        let last = (height - 1) * self.windows.size()[1] + width;
-        for first in (0..last).step_by(WIDTH) {
-            let lanes = if last - first <= LANES { LANES } else { WIDTH };
-            f(form, first, lanes, &self.values.get()[start + first..]);
+    fn sums(&self, images: &[Inputs], zero: u8) -> Vec<[i32; WIDTH]> {
+        let (form, ones) = (Form::best(), &self.kernel.ones[..]);
+        if ones.is_empty() {
+            return Vec::new();
         }
+        let of_strip = |strip: &Strip| {
+            let mut sums = [[0; WIDTH]; ROWS];
+            form.strip::<SIGNED_WEIGHTS>(
+                [ones; ROWS],
+                &images[strip.first..],
+                &self.taps,
+                strip.lanes,
+                &[],
+                &mut sums,
+            );
+            sums[0].map(|sum| sum - i32::from(zero) * self.kernel.cols as i32)
+        };
+        self.strips.iter().map(of_strip).collect()
     }
 
-    /// Which lanes of a strip are windows, and where these begin.
-    fn places(
-        &self,
-        first: usize,
-        lanes: usize,
-    ) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> + Clone {
-        let (pitch, [height, width]) = (self.windows.size()[1], self.windows.output);
-        let lines = first / pitch..height.min((first + lanes).div_ceil(pitch));
-        lines.filter_map(move |line| {
-            let start = first.max(line * pitch);
-            let end = (first + lanes).min(line * pitch + width);
-            (start < end).then(|| (start - first..end - first, line * width + start - line * pitch))
-        })
-    }
-
-    /// For each sample and strip the sums of the windows without their zero points.
-    fn sums<T: Float>(&self, taps: &Taps, grids: &InputGrids<T>) -> Vec<Vec<[i32; WIDTH]>> {
-        let ones = vec![[1; TOGETHER]; taps.count()];
-        let padded = taps.count() * TOGETHER;
-        parallel::map(self.samples, |sample| {
-            let mut all = Vec::new();
-            self.for_each_strip(sample, |form, _, lanes, x| {
-                let mut sums = [[0; WIDTH]; ROWS];
-                form.strip::<SIGNED_WEIGHTS>([&ones; ROWS], x, taps, lanes, &[], &mut sums);
-                // Channels that fill up a quad are zeros, too.
-                all.push(sums[0].map(|sum| sum - grids.zero(sample) * padded as i32));
-            });
-            all
-        })
+    /// The maps of some rows, from the first of a tile on.
+    fn tiles(&self, first: usize, coded: &Coded<'_, T>, maps: &mut [T]) {
+        let (form, quads, map) = (Form::best(), self.taps.count(), self.windows.count());
+        let (scale, zero) = (coded.grid.scale.widen(), i32::from(coded.grid.zero));
+        let (mut sums, mut numbers) = ([[0; WIDTH]; ROWS], [[T::zero(); 2 * WIDTH]; ROWS]);
+        for (first, maps) in (first * ROWS..).step_by(ROWS).zip(maps.chunks_mut(ROWS * map)) {
+            let w: [_; ROWS] = std::array::from_fn(|r| &self.kernel.w[(first + r) * quads..][..quads]);
+            let bias = |r: usize| self.bias.and_then(|bias| bias.get(first + r)).copied();
+            let biases: [T; ROWS] = std::array::from_fn(|r| bias(r).unwrap_or(T::zero()));
+            let parts = &self.kernel.parts[first..self.kernel.parts.len().min(first + ROWS)];
+            for (i, strip) in self.strips.iter().enumerate() {
+                form.strip::<SIGNED_WEIGHTS>(
+                    w,
+                    &coded.images[strip.first..],
+                    &self.taps,
+                    strip.lanes,
+                    &[],
+                    &mut sums,
+                );
+                form.to_maps(
+                    (&sums, parts),
+                    (zero, coded.of_windows.get(i).unwrap_or(&[0; WIDTH])),
+                    #[inline(always)]
+                    |r, sum| T::narrow(sum * scale) + biases[r],
+                    &mut numbers,
+                    &self.runs[strip.runs.clone()],
+                    (&mut *maps, map),
+                );
+            }
+        }
     }
 }

@@ -18,7 +18,7 @@ mod kept;
 mod many;
 mod maps;
 
-pub(crate) use maps::Windows;
+pub(crate) use maps::{MapKernel, Windows};
 
 use super::decoder::Decoder;
 use super::mask::Mask;
@@ -90,13 +90,7 @@ impl<T: Float> InputGrids<T> {
         let size = size.max(1);
         let find = |i: usize| {
             let sample = &x[i * size..x.len().min((i + 1) * size)];
-            // With a fixed range, too: a NaN must not pass for a number.
-            let found = range_of_many(sample).ok_or_else(|| Fault::input(x, i * size))?;
-            let (low, high) = match how {
-                Activations::Int8Static { low, high } => (low, high),
-                _ => found,
-            };
-            Ok::<_, Fault>(input_steps(low, high))
+            grid_of(sample, how).ok_or_else(|| Fault::input(x, i * size))
         };
         let n = x.len().div_ceil(size);
         let grids = match x.len() {
@@ -119,6 +113,17 @@ impl<T: Float> InputGrids<T> {
     }
 }
 
+/// The grid of one sample; `None` where a value is NaN or infinite.
+fn grid_of<T: Float>(sample: &[T], how: Activations) -> Option<Steps<T>> {
+    // With a fixed range, too: a NaN must not pass for a number.
+    let found = range_of_many(sample)?;
+    let (low, high) = match how {
+        Activations::Int8Static { low, high } => (low, high),
+        _ => found,
+    };
+    Some(input_steps(low, high))
+}
+
 impl Fault {
     /// Of an input in which an entry at or after `first` is NaN or infinite.
     pub(crate) fn input<T: Float>(x: &[T], first: usize) -> Self {
@@ -138,8 +143,9 @@ fn range_of_many<T: Float>(values: &[T]) -> Option<(f64, f64)> {
     if values.len() <= SERIAL {
         return range(values);
     }
-    let parts = parallel::map(values.len().div_ceil(SERIAL), |i| {
-        range(&values[i * SERIAL..values.len().min((i + 1) * SERIAL)])
+    let mut parts = vec![None; values.len().div_ceil(SERIAL)];
+    parallel::for_each_chunk(&mut parts, 1, |i, part| {
+        part[0] = range(&values[i * SERIAL..values.len().min((i + 1) * SERIAL)]);
     });
     parts
         .into_iter()
