@@ -3,8 +3,8 @@
 use super::grid::Scheme;
 use super::range::Range;
 use crate::kernels::memory;
-use crate::kernels::quantize::{encode_runs, ends, pack};
-use crate::weight::{Affine, Block, Codes, Coding, Granularity, Grid, Leaf, Mask, Values};
+use crate::kernels::quantize::{Steps, encode_runs, ends, pack};
+use crate::weight::{Affine, Block, Codes, Coding, Granularity, Grid, Leaf, Make, Mask, Values};
 use crate::{Fault, Float};
 
 /// Codes the kept entries of `leaf`; its support stays as it is.
@@ -22,6 +22,14 @@ pub(super) fn encode<T: Float>(
         Granularity::Tensor => Some(whole(&leaf, mask, scheme, how)?),
         _ => None,
     };
+    if let Some(grid) = whole
+        && let Some(values) = leaf.left_in_file(scheme.bits)
+    {
+        let late = Late { values: values.clone(), bits: scheme.bits, steps: grid.steps() };
+        let codes = Codes::made(scheme.bits, leaf.kept(), late);
+        let coding = coding(scheme, granularity, vec![grid.scale], &[grid.zero], codes);
+        return Ok(leaf.recoded(coding));
+    }
     // A run never crosses two blocks, unless one range serves them all.
     let align = if whole.is_some() { 1 } else { run };
     let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
@@ -84,9 +92,57 @@ pub(super) fn encode<T: Float>(
         scales.push(grid.scale);
         zeros.push(grid.zero);
     }
-    let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, &zeros));
-    let scale = Values::new(scales);
-    Ok(leaf.recoded(Coding::Affine(Affine { granularity, scale, zero, codes })))
+    Ok(leaf.recoded(coding(scheme, granularity, scales, &zeros, codes)))
+}
+
+fn coding<T: Float>(
+    scheme: Scheme,
+    granularity: Granularity,
+    scales: Vec<T>,
+    zeros: &[u8],
+    codes: Codes,
+) -> Coding<T> {
+    let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, zeros));
+    Coding::Affine(Affine { granularity, scale: Values::new(scales), zero, codes })
+}
+
+/// Codes of values in a file, all on one grid, that are made when they are asked for.
+struct Late<T: Float> {
+    values: Values<T>,
+    bits: u8,
+    steps: Steps<T>,
+}
+
+impl<T: Float> Make for Late<T> {
+    fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        /// Codes that fill whole bytes, whatever their width, and how many of those are made at a time.
+        const UNIT: usize = 8;
+        const UNITS: usize = 1 << 13;
+        let bits = usize::from(self.bits);
+        let end = at + out.len();
+        let (first, last) = (at / bits, end.div_ceil(bits));
+        for unit in (first..last).step_by(UNITS) {
+            let codes = unit * UNIT..((unit + UNITS).min(last) * UNIT).min(self.values.len());
+            // The bytes of these codes, and those that are wanted.
+            let bytes = unit * bits..(unit * bits + (codes.len() * bits).div_ceil(8));
+            let wanted = bytes.start.max(at)..bytes.end.min(end);
+            let out = &mut out[wanted.start - at..wanted.end - at];
+            self.values.with(codes, |values| {
+                if bits == 8 {
+                    self.steps.encode(&values[wanted.start - bytes.start..][..wanted.len()], out);
+                    return Ok(());
+                }
+                memory::with_scratch(values.len() + bytes.len(), |scratch| {
+                    let (codes, packed) = scratch.split_at_mut(values.len());
+                    self.steps.encode(values, codes);
+                    pack::pack(self.bits, codes, packed);
+                    out.copy_from_slice(&packed[wanted.start - bytes.start..][..wanted.len()]);
+                });
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
 }
 
 const TOO_LARGE: Fault = Fault::Form("its codes do not fit in memory");

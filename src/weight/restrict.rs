@@ -151,9 +151,28 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// The same leaf with its values in memory, if they are a choice of those in a file.
+    /// Its values, where they are in a file and their codes of `bits` bits may be made whenever they are asked for:
+    /// not where these are looked at before they are written, to see whether they can be stored without a mask.
+    pub(crate) fn left_in_file(&self, bits: u8) -> Option<&Values<T>> {
+        let masked = !self.is_pruned() || (self.len() - self.kept()) * usize::from(bits) >= self.len();
+        match &self.coding {
+            Coding::Float(values) if values.is_unread() && masked => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Whether its numbers are a choice of those in a file, or codes of such numbers that are not made yet.
+    pub(crate) fn is_put_off(&self) -> bool {
+        match &self.coding {
+            Coding::Float(values) => values.ends().is_some(),
+            Coding::Affine(affine) => affine.codes.is_made(),
+            Coding::Codebook(_) => false,
+        }
+    }
+
+    /// The same leaf with such numbers in memory.
     pub(crate) fn gathered(self) -> Result<Self, Fault> {
-        if self.ends().is_some() { self.load() } else { Ok(self) }
+        if self.is_put_off() { self.load() } else { Ok(self) }
     }
 
     /// Whether the leaf takes no more bytes in a file once `more` of its entries are pruned, whatever form its

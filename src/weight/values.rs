@@ -1,9 +1,9 @@
 //! [`Values`]: floats that are in memory, or still in the bytes of a file.
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, for_each_chunk};
 use super::mask::Mask;
 use crate::kernels::memory;
-use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to};
+use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to, to_le_bytes};
 use crate::{DType, Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -219,48 +219,34 @@ impl<T: Float> Values<T> {
     }
 
     /// The stored form, piece by piece.
-    pub fn for_each_stored_chunk<E: From<Fault>>(
+    pub fn for_each_stored_chunk<E: From<Fault> + Send>(
         &self,
-        mut f: impl FnMut(&[u8]) -> Result<(), E>,
+        mut f: impl FnMut(&[u8]) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let dtype = self.dtype();
-        let mut buffer = Vec::new();
-        let mut put = |chunk: &[T]| {
-            if dtype == T::DTYPE {
-                return f(&crate::tensor::to_le_bytes(chunk));
-            }
-            buffer.clear();
-            encode_floats(dtype, chunk, &mut buffer);
-            f(&buffer)
-        };
         match self {
-            Self::Owned { data, .. } => data.chunks(CHUNK).try_for_each(put),
-            // What comes of putting it out is no fault.
-            Self::Chosen { mask, .. } => {
-                chunks(mask).try_for_each(|range| self.with(range, |values| Ok(put(values)))?)
+            Self::Raw { bytes, .. } => bytes.for_each_chunk(f),
+            Self::Owned { data, .. } if dtype == T::DTYPE && cfg!(target_endian = "little") => {
+                f(bytemuck::cast_slice(data))
             }
-            Self::Raw { bytes, .. } => for_each_chunk(bytes, f),
+            _ => {
+                let size = dtype.bits() / 8;
+                let stored = |at: usize, out: &mut [u8]| {
+                    self.with(at / size..(at + out.len()) / size, |values| {
+                        if dtype == T::DTYPE {
+                            out.copy_from_slice(&to_le_bytes(values));
+                        } else {
+                            let mut stored = Vec::with_capacity(out.len());
+                            encode_floats(dtype, values, &mut stored);
+                            out.copy_from_slice(&stored);
+                        }
+                        Ok(())
+                    })
+                };
+                for_each_chunk(self.stored_bytes(), stored, f)
+            }
         }
     }
-}
-
-/// The bytes piece by piece, in bounded memory.
-pub(crate) fn for_each_chunk<E: From<Fault>>(
-    bytes: &Bytes,
-    mut f: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    if let Some(all) = bytes.heap() {
-        return f(all);
-    }
-    let mut buffer = vec![0; CHUNK.min(bytes.len())];
-    let mut at = 0;
-    while at < bytes.len() {
-        let n = CHUNK.min(bytes.len() - at);
-        bytes.read_into(at, &mut buffer[..n])?;
-        f(&buffer[..n])?;
-        at += n;
-    }
-    Ok(())
 }
 
 /// The numbers of chosen values, in runs out of about [`CHUNK`] of all.
