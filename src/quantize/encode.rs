@@ -4,7 +4,9 @@ use super::grid::Scheme;
 use super::range::Range;
 use crate::kernels::memory;
 use crate::kernels::quantize::{Steps, encode_runs, ends, pack};
-use crate::weight::{Affine, Block, Codes, Coding, Granularity, Grid, Leaf, Make, Mask, Values};
+use crate::weight::{
+    Affine, Block, Coder, Codes, Coding, Granularity, Grid, Leaf, Make, Mask, Piece, Values, Way,
+};
 use crate::{Fault, Float};
 
 /// Codes the kept entries of `leaf`; its support stays as it is.
@@ -18,6 +20,11 @@ pub(super) fn encode<T: Float>(
     let mask = leaf.mask()?;
     let mask = mask.as_deref();
     let run = granularity.block(leaf.rows(), leaf.cols()).max(1);
+    let way = Way { bits: scheme.bits, symmetric: scheme.symmetric, granularity };
+    if let Some(coded) = leaf.ahead(way).filter(|_| how == Range::MinMax) {
+        let (scales, zeros, codes) = coded.join();
+        return Ok(leaf.recoded(coding(scheme, granularity, scales, &zeros, codes)));
+    }
     let whole = match granularity {
         Granularity::Tensor => Some(whole(&leaf, mask, scheme, how)?),
         _ => None,
@@ -104,6 +111,32 @@ fn coding<T: Float>(
 ) -> Coding<T> {
     let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, zeros));
     Coding::Affine(Affine { granularity, scale: Values::new(scales), zero, codes })
+}
+
+/// Codes runs of values that have just been chosen, each on the grid of its smallest and its largest.
+pub(super) struct Ahead {
+    pub scheme: Scheme,
+    pub granularity: Granularity,
+}
+
+impl<T: Float> Coder<T> for Ahead {
+    fn way(&self) -> Way {
+        let Scheme { bits, symmetric } = self.scheme;
+        Way { bits, symmetric, granularity: self.granularity }
+    }
+
+    fn code(&self, kept: &[T], mask: &Mask, block: usize) -> Result<Piece<T>, Fault> {
+        let runs = mask.len() / block.max(1);
+        let (mut scales, mut zeros) = (vec![T::zero(); runs], vec![0; runs]);
+        memory::with_scratch(kept.len(), |codes| {
+            let grids = (&mut scales[..], &mut zeros[..]);
+            let lens = mask.counts(0..mask.len(), block);
+            code_runs(self.scheme, Range::MinMax, kept, lens, grids, codes)
+                .ok_or(Fault::Form("a chosen value is NaN or infinite"))?;
+            let codes = Codes::pack(self.scheme.bits, codes);
+            Ok(Piece { scales, zeros, codes })
+        })
+    }
 }
 
 /// Codes of values in a file, all on one grid, that are made when they are asked for.

@@ -90,6 +90,7 @@ impl Mask {
     }
 
     /// The bits of the entries in `range`, which starts at a multiple of 64 and ends at one or with the mask.
+    #[inline(always)]
     pub fn words(&self, range: Range<usize>) -> &[u64] {
         &self.words[range.start / 64..range.end.div_ceil(64)]
     }

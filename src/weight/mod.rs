@@ -5,6 +5,7 @@
 //! (`storage`, `parts`). Both decode to exactly the same numbers.
 
 mod affine;
+mod ahead;
 mod bytes;
 mod codebook;
 mod codes;
@@ -28,6 +29,7 @@ pub use leaf::Leaf;
 pub(crate) use product::Gather;
 
 pub(crate) use affine::{Affine, value};
+pub(crate) use ahead::{Coder, Piece, Way};
 pub(crate) use bytes::{Bytes, Make, OpenFile};
 pub(crate) use codebook::Codebook;
 pub(crate) use codes::{Codes, Packer};
