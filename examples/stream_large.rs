@@ -185,9 +185,11 @@ fn plain_read(original: &Path, threads: u64) -> std::io::Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds for writing a file of so many bytes.
+/// Seconds for writing a file of so many bytes, where no other is. The memory of the one before has just become free,
+/// as that of the last result has when the next one is made.
 fn plain_write(copy: &Path, bytes: u64) -> std::io::Result<f64> {
-    let seconds = with_chunk(|chunk| {
+    let _ = std::fs::remove_file(copy);
+    with_chunk(|chunk| {
         let start = Instant::now();
         let mut file = File::create(copy)?;
         let mut left = bytes as usize;
@@ -197,10 +199,8 @@ fn plain_write(copy: &Path, bytes: u64) -> std::io::Result<f64> {
             left -= n;
         }
         file.sync_all()?;
-        Ok::<_, std::io::Error>(start.elapsed().as_secs_f64())
-    })?;
-    std::fs::remove_file(copy)?;
-    Ok(seconds)
+        Ok(start.elapsed().as_secs_f64())
+    })
 }
 
 fn same(a: &Path, b: &Path) -> std::io::Result<bool> {

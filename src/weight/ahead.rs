@@ -38,26 +38,25 @@ pub(crate) struct Piece<T> {
 }
 
 /// All pieces of a leaf, in order.
-#[derive(Clone)]
 pub(crate) struct Coded<T> {
     pub way: Way,
-    pub pieces: Arc<Vec<Piece<T>>>,
+    pub pieces: Vec<Piece<T>>,
 }
 
 impl<T: Float> Coded<T> {
     /// Scales and zero points of all blocks, and the codes of all pieces one after the other.
-    pub fn join(&self) -> (Vec<T>, Vec<u8>, Codes) {
+    pub fn join(self: &Arc<Self>) -> (Vec<T>, Vec<u8>, Codes) {
         let blocks = self.pieces.iter().map(|p| p.scales.len()).sum();
         let (mut scales, mut zeros) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
         let mut len = 0;
         let mut starts = vec![0];
-        for piece in self.pieces.iter() {
+        for piece in &self.pieces {
             scales.extend_from_slice(&piece.scales);
             zeros.extend_from_slice(&piece.zeros);
             len += piece.codes.len();
             starts.push(len * usize::from(self.way.bits));
         }
-        let joined = Joined { starts, pieces: Arc::clone(&self.pieces) };
+        let joined = Joined { starts, coded: Arc::clone(self) };
         (scales, zeros, Codes::made(self.way.bits, len, joined))
     }
 }
@@ -66,14 +65,14 @@ impl<T: Float> Coded<T> {
 struct Joined<T> {
     /// The first bit of each piece, and the end of the last.
     starts: Vec<usize>,
-    pieces: Arc<Vec<Piece<T>>>,
+    coded: Arc<Coded<T>>,
 }
 
 impl<T: Float> Make for Joined<T> {
     fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
         out.fill(0);
         let first = self.starts[1..].partition_point(|end| *end <= at * 8);
-        for (start, piece) in self.starts[first..].iter().zip(&self.pieces[first..]) {
+        for (start, piece) in self.starts[first..].iter().zip(&self.coded.pieces[first..]) {
             let (byte, shift) = (start / 8, start % 8);
             if byte >= at + out.len() {
                 break;
@@ -120,7 +119,7 @@ impl Way {
 
 impl<T: Float> Leaf<T> {
     /// The codes that were made of its values when they were chosen, if these are such codes.
-    pub(crate) fn ahead(&self, way: Way) -> Option<&Coded<T>> {
+    pub(crate) fn ahead(&self, way: Way) -> Option<&Arc<Coded<T>>> {
         match &self.coding {
             Coding::Float(Values::Chosen { coded: Some(coded), .. }) if coded.way == way => Some(coded),
             _ => None,
@@ -146,19 +145,20 @@ mod tests {
                 rest = later;
                 Piece { scales: vec![now.len() as f32], zeros: vec![1], codes: Codes::pack(bits, now) }
             });
-            let coded = Coded { way, pieces: Arc::new(pieces.collect()) };
+            let coded = Arc::new(Coded { way, pieces: pieces.collect() });
             let (scales, zeros, codes) = coded.join();
             prop_assert_eq!(scales, lens.iter().map(|len| *len as f32).collect::<Vec<_>>());
             prop_assert_eq!(zeros.len(), lens.len());
             let wanted = Codes::pack(bits, &all);
             prop_assert_eq!(&codes, &wanted);
-            let len = wanted.packed().len();
+            let wanted = wanted.packed();
+            let len = wanted.len();
             let cut = cut.index(len + 1);
             let mut bytes = vec![9; len];
             let (head, tail) = bytes.split_at_mut(cut);
             codes.packed().read_into(cut, tail).unwrap();
             codes.packed().read_into(0, head).unwrap();
-            prop_assert_eq!(&bytes[..], wanted.packed().heap().unwrap());
+            prop_assert_eq!(&bytes[..], wanted.heap().unwrap());
         }
     }
 }

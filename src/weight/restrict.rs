@@ -108,7 +108,8 @@ impl<T: Float> Leaf<T> {
             Coding::Float(values) => Coding::Float(match values.into_own() {
                 Ok((own, dtype)) => Values::selected(in_place(own, old, runs, align, choose)?, dtype),
                 Err(values) if values.is_unread() && (old.is_none() || values.ends().is_some()) => {
-                    let (ends, coded) = looked_at(&values, old, runs.collect(), align, block, choose)?;
+                    let Looked { ends, coded } =
+                        looked_at(&values, old, runs.collect(), align, block, choose)?;
                     let new = Arc::new(Mask::new(words, rows * cols));
                     if new.kept() == before {
                         return Ok(Self { rows, cols, support, coding: Coding::Float(values) });
@@ -315,8 +316,15 @@ fn copied<'a, T: Float>(
     })
 }
 
-/// The least and the greatest of the chosen values, and 0, of values that stay where they are; and their codes,
-/// where these are wanted, in `block`s of entries.
+/// What a pass has seen of values that it has chosen: the least and the greatest, and 0; and their codes, where these
+/// are wanted.
+struct Looked<T> {
+    ends: (T, T),
+    coded: Option<Arc<Coded<T>>>,
+}
+
+/// Chooses among values that stay where they are. Of those whose codes are wanted, every `block` of entries is coded on
+/// its own.
 fn looked_at<T: Float>(
     values: &Values<T>,
     old: Option<&Mask>,
@@ -324,7 +332,7 @@ fn looked_at<T: Float>(
     align: usize,
     block: Option<usize>,
     choose: &impl Choose<T>,
-) -> Result<((T, T), Option<Coded<T>>), Fault> {
+) -> Result<Looked<T>, Fault> {
     let wider = |a: (T, T), b: (T, T)| (a.0.min(b.0), a.1.max(b.1));
     let nothing = (T::zero(), T::zero());
     // Bits of all entries choose among values only where there is a value for each.
@@ -344,8 +352,8 @@ fn looked_at<T: Float>(
     })?;
     let (ends, pieces): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     let coded = coder.zip(pieces.into_iter().collect::<Option<Vec<_>>>());
-    let coded = coded.map(|((coder, _), pieces)| Coded { way: coder.way(), pieces: Arc::new(pieces) });
-    Ok((ends.into_iter().fold(nothing, wider), coded))
+    let coded = coded.map(|((coder, _), pieces)| Arc::new(Coded { way: coder.way(), pieces }));
+    Ok(Looked { ends: ends.into_iter().fold(nothing, wider), coded })
 }
 
 /// Calls `f` with the values of each strip of a run, and the bits of the chosen ones.

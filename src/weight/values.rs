@@ -38,7 +38,7 @@ pub(crate) enum Values<T: Float> {
         dtype: DType,
         mask: Arc<Mask>,
         ends: (T, T),
-        coded: Option<Coded<T>>,
+        coded: Option<Arc<Coded<T>>>,
     },
 }
 
@@ -68,7 +68,7 @@ impl<T: Float> Values<T> {
 
     /// The values of `self` whose bits are set, of which the least and the greatest, and 0, are `ends`. Where
     /// these values are a choice already, `mask` chooses out of the same as that did.
-    pub fn chosen(self, mask: Arc<Mask>, ends: (T, T), coded: Option<Coded<T>>) -> Result<Self, Fault> {
+    pub fn chosen(self, mask: Arc<Mask>, ends: (T, T), coded: Option<Arc<Coded<T>>>) -> Result<Self, Fault> {
         match self {
             Self::Raw { bytes, dtype, .. } | Self::Chosen { bytes, dtype, .. } => {
                 Ok(Self::Chosen { bytes, dtype, mask, ends, coded })
