@@ -8,8 +8,8 @@
 //! Makes a safetensors file of that size in the folder `--folder` (default: the system's for temporary
 //! files), runs two pipelines on it with `run_to`, and removes what it made. Says how long that takes beside a
 //! plain read of the file, by one thread and by two, and a plain write of as much as the result, synced like it: all
-//! of them `--rounds` times (default 3) in turn, each into a new file, after one time that does not count, as memory
-//! that a system has not used for long can be slow the first time. Medians, with the least and the most.
+//! of them `--rounds` times (default 3) in turn, each into a new file, after some that do not count, as memory that a
+//! system has not used for long can be slow the first time. Medians, with the least and the most.
 //! With `--check`, the files are compared with those of `run` and `save`, in memory.
 
 #[path = "support/args.rs"]
@@ -51,18 +51,23 @@ fn main() -> Result<(), BoxError> {
     ];
     let mut high = None;
     for (what, pipeline) in &pipelines {
-        let streamed = folder.0.join("streamed.safetensors");
+        let (streamed, plain) = (folder.0.join("streamed.safetensors"), folder.0.join("plain"));
         let mut smaller = 0.0;
         let mut times = Vec::new();
-        for round in 0..=rounds {
-            // Taking an old file's place costs the time of its removal.
-            let _ = std::fs::remove_file(&streamed);
+        let mut bytes = 0;
+        for round in 0..rounds + 2 {
+            // Taking an old file's place costs the time of its removal; and the memory of both has just become free.
+            let clear = || [&streamed, &plain].map(std::fs::remove_file);
+            let _ = clear();
+            let write = plain_write(&plain, bytes)?;
+            let _ = clear();
             let start = Instant::now();
             smaller = pipeline.run_to(Model::open(&original)?, &streamed)?.ratio();
             let own = start.elapsed().as_secs_f64();
-            let write = plain_write(&folder.0.join("plain"), std::fs::metadata(&streamed)?.len())?;
+            bytes = std::fs::metadata(&streamed)?.len();
             let reads = [plain_read(&original, 1)?, plain_read(&original, 2)?];
-            if round > 0 {
+            // The first write is of nothing.
+            if round > 1 {
                 times.push([own, reads[0], reads[1], write]);
             }
         }
@@ -185,10 +190,8 @@ fn plain_read(original: &Path, threads: u64) -> std::io::Result<f64> {
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Seconds for writing a file of so many bytes, where no other is. The memory of the one before has just become free,
-/// as that of the last result has when the next one is made.
+/// Seconds for writing a file of so many bytes.
 fn plain_write(copy: &Path, bytes: u64) -> std::io::Result<f64> {
-    let _ = std::fs::remove_file(copy);
     with_chunk(|chunk| {
         let start = Instant::now();
         let mut file = File::create(copy)?;

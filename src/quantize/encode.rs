@@ -217,8 +217,16 @@ fn code_runs<T: Float>(
         }
     };
     if range == Range::MinMax {
-        let fit = |low: T, high: T| scheme.grid::<T>(low.widen(), high.widen()).steps();
-        return encode_runs(values, lens, fit, |steps| keep((steps.scale, steps.zero)), codes).then_some(());
+        let finite = encode_runs(
+            values,
+            lens,
+            #[inline(always)]
+            |low, high| scheme.grid::<T>(low.widen(), high.widen()).steps(),
+            #[inline(always)]
+            |steps| keep((steps.scale, steps.zero)),
+            codes,
+        );
+        return finite.then_some(());
     }
     let mut at = 0;
     for len in lens {
