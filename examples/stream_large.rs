@@ -7,8 +7,9 @@
 //!
 //! Makes a safetensors file of that size in the folder `--folder` (default: the system's for temporary
 //! files), runs two pipelines on it with `run_to`, and removes what it made. Says how long that takes beside a
-//! plain read of the file and a plain write of as much as the result, synced like it. Both are done once before: memory
-//! that a system has not used for long can be slow the first time.
+//! plain read of the file, by one thread and by two, and a plain write of as much as the result, synced like it: all
+//! of them `--rounds` times (default 3) in turn, each into a new file, after some that do not count, as memory that a
+//! system has not used for long can be slow the first time. Medians, with the least and the most.
 //! With `--check`, the files are compared with those of `run` and `save`, in memory.
 
 #[path = "support/args.rs"]
@@ -17,7 +18,7 @@ mod args;
 use args::Args;
 use bantam::{AffineQuantizer, BoxError, MagnitudePruner, Model, Pipeline};
 use std::fs::File;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -28,6 +29,7 @@ fn main() -> Result<(), BoxError> {
     let mut args = Args::from_env();
     let gigabytes: f64 = args.value("--gigabytes")?.unwrap_or(0.5);
     let folder: PathBuf = args.value("--folder")?.unwrap_or_else(std::env::temp_dir);
+    let rounds: usize = args.value("--rounds")?.unwrap_or(3);
     let check = args.flag("--check");
     args.finish()?;
     let folder = Folder(folder.join(format!("bantam-stream-{}", std::process::id())));
@@ -49,22 +51,38 @@ fn main() -> Result<(), BoxError> {
     ];
     let mut high = None;
     for (what, pipeline) in &pipelines {
-        let streamed = folder.0.join("streamed.safetensors");
-        let run = || {
+        let (streamed, plain) = (folder.0.join("streamed.safetensors"), folder.0.join("plain"));
+        let mut smaller = 0.0;
+        let mut times = Vec::new();
+        let mut bytes = 0;
+        for round in 0..rounds + 2 {
+            // Taking an old file's place costs the time of its removal; and the memory of both has just become free.
+            let clear = || [&streamed, &plain].map(std::fs::remove_file);
+            let _ = clear();
+            let write = plain_write(&plain, bytes)?;
+            let _ = clear();
             let start = Instant::now();
-            let report = pipeline.run_to(Model::open(&original)?, &streamed)?;
-            Ok::<_, BoxError>((report, start.elapsed().as_secs_f64()))
-        };
-        run()?;
-        let (report, seconds) = run()?;
+            smaller = pipeline.run_to(Model::open(&original)?, &streamed)?.ratio();
+            let own = start.elapsed().as_secs_f64();
+            bytes = std::fs::metadata(&streamed)?.len();
+            let reads = [plain_read(&original, 1)?, plain_read(&original, 2)?];
+            // The first write is of nothing.
+            if round > 1 {
+                times.push([own, reads[0], reads[1], write]);
+            }
+        }
         high = peak_mb();
         let peak = high.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-        println!("{what}: {:.2} times smaller in {seconds:.2} s, peak memory so far {peak}", report.ratio());
-        let plain = || plain(&original, &folder.0.join("plain"), std::fs::metadata(&streamed)?.len());
-        plain()?;
-        let (read, write) = plain()?;
-        let ratio = seconds / (read + write);
-        println!("{what}: {ratio:.2} times a plain read ({read:.2} s) and write ({write:.2} s)");
+        println!("{what}: {smaller:.2} times smaller, peak memory so far {peak}");
+        let of = |f: &dyn Fn(&[f64; 4]) -> f64| spread(times.iter().map(f).collect());
+        println!("  run_to {} s", of(&|t| t[0]));
+        println!("  read   {} s by one thread, {} s by two", of(&|t| t[1]), of(&|t| t[2]));
+        println!("  write  {} s", of(&|t| t[3]));
+        for (threads, i) in [("one thread", 1), ("two", 2)] {
+            let once = of(&|t| t[0] / (t[i] + t[3]));
+            let twice = of(&|t| t[0] / (2.0 * t[i] + t[3]));
+            println!("  {once} times a read by {threads} and a write; {twice} times two reads and a write");
+        }
         if check {
             let saved = folder.0.join("saved.safetensors");
             pipeline.run(Model::open(&original)?)?.model.save(&saved)?;
@@ -127,32 +145,65 @@ fn make(path: &Path, wanted: usize) -> Result<usize, BoxError> {
     Ok(at)
 }
 
-/// Bytes that are read or written plainly at a time.
-const PLAIN: usize = 8 << 20;
-const PAGE: usize = 4096;
+/// The median, and the least and the most.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    match values.as_slice() {
+        [] => "unknown".to_owned(),
+        [least, .., most] => format!("{:.2} ({least:.2} to {most:.2})", values[values.len() / 2]),
+        [only] => format!("{only:.2}"),
+    }
+}
 
-/// Seconds for reading all of a file, and for writing another one of so many bytes.
-fn plain(original: &Path, copy: &Path, bytes: u64) -> std::io::Result<(f64, f64)> {
-    // At the start of a page: elsewhere, copies from the system's can run several times slower.
+/// Bytes that are read or written plainly at a time.
+const PLAIN: usize = 1 << 20;
+
+/// Calls `f` with memory of that size, at the start of a page: elsewhere, copies from the system's can run several
+/// times slower.
+fn with_chunk<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    const PAGE: usize = 4096;
     let mut room = vec![0; PLAIN + PAGE];
     let first = room.as_ptr().align_offset(PAGE);
-    let chunk = &mut room[first..first + PLAIN];
+    f(&mut room[first..first + PLAIN])
+}
+
+/// Seconds for reading all of a file, by so many threads.
+fn plain_read(original: &Path, threads: u64) -> std::io::Result<f64> {
+    let bytes = std::fs::metadata(original)?.len();
     let start = Instant::now();
-    let mut file = File::open(original)?;
-    while file.read(chunk)? > 0 {}
-    let read = start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    let mut file = File::create(copy)?;
-    let mut left = bytes as usize;
-    while left > 0 {
-        let n = left.min(chunk.len());
-        file.write_all(&chunk[..n])?;
-        left -= n;
-    }
-    file.sync_all()?;
-    let write = start.elapsed().as_secs_f64();
-    std::fs::remove_file(copy)?;
-    Ok((read, write))
+    std::thread::scope(|scope| {
+        let read = |thread: u64| {
+            with_chunk(|chunk| {
+                let mut file = File::open(original)?;
+                let (first, last) = (bytes * thread / threads, bytes * (thread + 1) / threads);
+                file.seek(SeekFrom::Start(first))?;
+                let mut file = file.take(last - first);
+                while file.read(chunk)? > 0 {}
+                Ok::<_, std::io::Error>(())
+            })
+        };
+        let readers: Vec<_> = (0..threads).map(|thread| scope.spawn(move || read(thread))).collect();
+        readers
+            .into_iter()
+            .try_for_each(|reader| reader.join().unwrap_or_else(|_| Err(std::io::Error::other("panic"))))
+    })?;
+    Ok(start.elapsed().as_secs_f64())
+}
+
+/// Seconds for writing a file of so many bytes.
+fn plain_write(copy: &Path, bytes: u64) -> std::io::Result<f64> {
+    with_chunk(|chunk| {
+        let start = Instant::now();
+        let mut file = File::create(copy)?;
+        let mut left = bytes as usize;
+        while left > 0 {
+            let n = left.min(chunk.len());
+            file.write_all(&chunk[..n])?;
+            left -= n;
+        }
+        file.sync_all()?;
+        Ok(start.elapsed().as_secs_f64())
+    })
 }
 
 fn same(a: &Path, b: &Path) -> std::io::Result<bool> {

@@ -16,6 +16,7 @@ pub(crate) struct AtomicFile {
 #[cfg(feature = "files")]
 mod imp {
     use super::{Error, Path, Result, Write};
+    use crate::kernels::disk::begin_writing;
     use std::io::BufWriter;
     use std::path::PathBuf;
     use tempfile::NamedTempFile;
@@ -23,9 +24,26 @@ mod imp {
     pub struct Inner {
         pub file: BufWriter<NamedTempFile>,
         pub path: PathBuf,
+        /// Bytes that have been written, and how many of them the system has been told of.
+        written: u64,
+        told: u64,
     }
 
+    /// Bytes after which the system is told to begin with the disk.
+    const TELL: u64 = 16 << 20;
+
     impl Inner {
+        /// The disk works while more is made, or all of it would be waited for in the end.
+        pub fn has_written(&mut self, bytes: usize) -> std::io::Result<()> {
+            self.written += bytes as u64;
+            if self.written - self.told >= TELL {
+                self.file.flush()?;
+                begin_writing(self.file.get_ref().as_file(), self.told, self.written - self.told);
+                self.told = self.written;
+            }
+            Ok(())
+        }
+
         pub fn create(path: &Path) -> Result<Self> {
             let folder = match path.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -43,7 +61,12 @@ mod imp {
             #[cfg(unix)]
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
             let file = builder.tempfile_in(folder).map_err(io)?;
-            Ok(Self { file: BufWriter::with_capacity(1 << 20, file), path: path.to_path_buf() })
+            Ok(Self {
+                file: BufWriter::with_capacity(1 << 20, file),
+                path: path.to_path_buf(),
+                written: 0,
+                told: 0,
+            })
         }
 
         pub fn commit(mut self) -> Result<()> {
@@ -84,7 +107,9 @@ impl AtomicFile {
 #[cfg(feature = "files")]
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.inner.file.write(bytes)
+        let written = self.inner.file.write(bytes)?;
+        self.inner.has_written(written)?;
+        Ok(written)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {

@@ -8,7 +8,7 @@
 //! less all the same; this is what published figures are to be compared with.
 
 use crate::model::{Content, Kind, Model};
-use crate::weight::{Codes, MaskStorage, Part, PartData, PartKind, for_each_chunk};
+use crate::weight::{Codes, MaskStorage, Part, PartData, PartKind};
 use crate::{Fault, Float, Result};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -194,7 +194,7 @@ fn bytes<T: Float>(part: &Part<T>) -> Result<Vec<u8>, Fault> {
     match &part.data {
         PartData::Bytes(bytes) => {
             let mut out = Vec::with_capacity(bytes.len());
-            for_each_chunk(bytes, |chunk| {
+            bytes.for_each_chunk(|chunk| {
                 out.extend_from_slice(chunk);
                 Ok::<(), Fault>(())
             })?;

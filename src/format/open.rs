@@ -8,7 +8,7 @@ use super::description::{Description, EntryForm, KEY, plain};
 use super::safetensors::{Header, Writer, check_name, header_len};
 use crate::model::{Content, Kind, Model, Outline, WeightInfo};
 use crate::nn::Graph;
-use crate::weight::{MaskStorage, Part, PartData, for_each_chunk};
+use crate::weight::{MaskStorage, Part, PartData};
 use crate::{Float, Result};
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};
@@ -69,7 +69,7 @@ fn entry<T: Float>(info: &WeightInfo, content: &Content<T>) -> Result<(EntryForm
     })
 }
 
-pub(super) fn write<T: Float>(model: &Model<T>, out: &mut (impl Write + Seek)) -> Result<()> {
+pub(super) fn write<T: Float>(model: &Model<T>, out: &mut (impl Write + Seek + Send)) -> Result<()> {
     let (metadata, graph) = (model.metadata().clone(), model.graph().cloned());
     let mut stream = Stream { collect: true, ..Stream::new(out, model.header_space(), metadata, graph) };
     for (info, content) in model.contents() {
@@ -79,7 +79,7 @@ pub(super) fn write<T: Float>(model: &Model<T>, out: &mut (impl Write + Seek)) -
 }
 
 /// A file in the open layout that is written entry by entry.
-pub(crate) struct Stream<T: Float, W: Write + Seek> {
+pub(crate) struct Stream<T: Float, W: Write + Seek + Send> {
     out: Target<W>,
     entries: Vec<EntryForm>,
     /// Arrays that are written at the end.
@@ -103,7 +103,7 @@ enum Target<W> {
     Broken,
 }
 
-impl<T: Float, W: Write + Seek> Stream<T, W> {
+impl<T: Float, W: Write + Seek + Send> Stream<T, W> {
     /// `space` bytes are reserved for the header; with 0, the header gets what it needs in the end.
     pub fn new(out: W, space: usize, metadata: BTreeMap<String, String>, graph: Option<Graph>) -> Self {
         Self {
@@ -186,13 +186,13 @@ fn broken() -> crate::Error {
     crate::Error::io(std::path::Path::new(""), std::io::Error::other("an earlier write has failed"))
 }
 
-fn put<T: Float, W: Write + Seek>(writer: &mut Writer<W>, part: &Part<T>) -> Result<()> {
+fn put<T: Float, W: Write + Seek + Send>(writer: &mut Writer<W>, part: &Part<T>) -> Result<()> {
     let len = file_len(part);
     writer.add(&part.name, part.dtype, &part.shape, len, |out| {
         let mut io = |bytes: &[u8]| out(bytes).map_err(Interrupted::Out);
         match &part.data {
             PartData::Values(values) => values.for_each_stored_chunk(&mut io),
-            PartData::Bytes(bytes) => for_each_chunk(bytes, &mut io),
+            PartData::Bytes(bytes) => bytes.for_each_chunk(&mut io),
         }
         .map_err(|e| match e {
             Interrupted::Out(e) => e,

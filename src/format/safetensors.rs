@@ -101,7 +101,7 @@ pub(super) struct Writer<W> {
     names: HashMap<String, ()>,
 }
 
-impl<W: Write + Seek> Writer<W> {
+impl<W: Write + Seek + Send> Writer<W> {
     /// `space` bytes are kept for the header, rounded up so that the data starts at a multiple of 8.
     pub fn new(mut out: W, space: usize) -> Result<Self> {
         let space = space.next_multiple_of(8);
@@ -117,7 +117,7 @@ impl<W: Write + Seek> Writer<W> {
         dtype: DType,
         shape: &[usize],
         len: usize,
-        write: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+        write: impl FnOnce(&mut (dyn FnMut(&[u8]) -> Result<()> + Send)) -> Result<()>,
     ) -> Result<()> {
         if self.names.insert(name.to_owned(), ()).is_some() {
             return Err(FormatKind::Duplicate(name.to_owned()).into());

@@ -114,7 +114,7 @@ impl Container {
         hash.text()
     }
 
-    fn write(&mut self, kind: &str, out: impl Write + Seek) -> Result<()> {
+    fn write(&mut self, kind: &str, out: impl Write + Seek + Send) -> Result<()> {
         self.texts.insert(KIND.to_owned(), kind.to_owned());
         let hash = self.hash();
         self.texts.insert(HASH.to_owned(), hash);

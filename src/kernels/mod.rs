@@ -5,6 +5,8 @@
 
 pub mod codebook;
 pub mod cpu;
+#[cfg(feature = "files")]
+pub mod disk;
 pub mod gemm;
 pub mod memory;
 pub mod products;

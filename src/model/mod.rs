@@ -296,12 +296,12 @@ impl<T: Float> Model<T> {
         self.entries.iter_mut().map(|e| (&mut e.info, &mut e.content))
     }
 
-    /// Reads the values that steps have chosen, but left in their file: whoever runs a weight would read them with
-    /// each product.
+    /// Reads the values that steps have chosen, but left in their file, and makes the codes of such: whoever runs a
+    /// weight would do it with each product.
     pub(crate) fn gather(&mut self) -> Result<()> {
         for (info, content) in self.contents_mut() {
             if let Content::Weight(weight) = content
-                && weight.leaves().iter().any(|leaf| leaf.ends().is_some())
+                && weight.leaves().iter().any(|leaf| leaf.is_put_off())
             {
                 let all = Weight::clone(weight).map_leaves(&mut |leaf| leaf.gathered());
                 *weight = Arc::new(all.map_err(|fault| Error::weight(&info.name, fault))?);

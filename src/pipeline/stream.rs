@@ -6,23 +6,32 @@ use crate::compressor::{Reach, WeightCompressor};
 use crate::format::{AtomicFile, Stream, check_metadata, header_bound, name_file};
 use crate::log::Log;
 use crate::model::{Content, Model, Outline, WeightInfo};
+use crate::recipe::RecipeStep;
 use crate::report::{Report, Size, WeightReport};
+use crate::weight::Coder;
 use crate::{Error, Float, Refusal, Result, Weight, parallel};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A step that is ready to compress: itself, or what its survey decided.
-enum Ready<'a, T: Float> {
+/// A step that is ready to compress.
+struct Ready<'a, T: Float> {
+    each: Decided<'a, T>,
+    /// What it makes of values in the pass in which the step before chooses them.
+    coder: Option<Arc<dyn Coder<T>>>,
+}
+
+/// The step itself, or what its survey decided.
+enum Decided<'a, T: Float> {
     Itself(&'a dyn WeightCompressor<T>),
-    Decided(Box<dyn WeightCompressor<T> + 'a>),
+    Other(Box<dyn WeightCompressor<T> + 'a>),
 }
 
 impl<T: Float> Ready<'_, T> {
     fn get(&self) -> &dyn WeightCompressor<T> {
-        match self {
-            Self::Itself(each) => *each,
-            Self::Decided(each) => &**each,
+        match &self.each {
+            Decided::Itself(each) => *each,
+            Decided::Other(each) => &**each,
         }
     }
 }
@@ -51,9 +60,13 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     // the report, or every weight would be counted again.
     let mut ready: Vec<Ready<'_, T>> = Vec::with_capacity(steps.len());
     for (i, each) in streamed.into_iter().enumerate() {
-        ready.push(match each.survey() {
-            None => Ready::Itself(each),
-            Some(survey) => Ready::Decided(resolve(survey, &mut |survey| {
+        let coder = match steps[i].step.recipe() {
+            Some(RecipeStep::Quantize(quantizer)) => quantizer.ahead(),
+            _ => None,
+        };
+        let each = match each.survey() {
+            None => Decided::Itself(each),
+            Some(survey) => Decided::Other(resolve(survey, &mut |survey| {
                 let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.step.name())).collect();
                 let selected: Vec<_> =
                     model.entries().filter(|(info, _)| each.select().takes(info)).collect();
@@ -64,7 +77,8 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
                 }
                 Ok(())
             })?),
-        });
+        };
+        ready.push(Ready { each, coder });
     }
 
     ready.iter().zip(&logs).try_for_each(|(step, log)| passed_over(step.get(), model, log))?;
@@ -151,8 +165,13 @@ fn through<T: Float>(
     logs: &[Log<'_>],
 ) -> Result<Weight<T>> {
     let mut info = info.clone();
-    for ((step, planned), log) in ready.iter().zip(planned).zip(logs) {
+    for (i, ((step, planned), log)) in ready.iter().zip(planned).zip(logs).enumerate() {
         if step.get().select().takes(&info) {
+            if let Some(next) = ready.get(i + 1)
+                && let Some(coder) = next.coder.as_ref().filter(|_| next.get().select().takes(&info))
+            {
+                weight = weight.coded_ahead(coder);
+            }
             weight = one(step.get(), &info, weight, Some(planned), log)?;
             info.shape = weight.shape().to_vec();
         }

@@ -3,8 +3,10 @@
 use super::grid::Scheme;
 use super::range::Range;
 use crate::kernels::memory;
-use crate::kernels::quantize::{encode_runs, ends, pack};
-use crate::weight::{Affine, Block, Codes, Coding, Granularity, Grid, Leaf, Mask, Values};
+use crate::kernels::quantize::{Steps, encode_runs, ends, pack};
+use crate::weight::{
+    Affine, Block, Coder, Codes, Coding, Granularity, Grid, Leaf, Make, Mask, Piece, Values, Way,
+};
 use crate::{Fault, Float};
 
 /// Codes the kept entries of `leaf`; its support stays as it is.
@@ -18,10 +20,23 @@ pub(super) fn encode<T: Float>(
     let mask = leaf.mask()?;
     let mask = mask.as_deref();
     let run = granularity.block(leaf.rows(), leaf.cols()).max(1);
+    let way = Way { bits: scheme.bits, symmetric: scheme.symmetric, granularity };
+    if let Some(coded) = leaf.ahead(way).filter(|_| how == Range::MinMax) {
+        let (scales, zeros, codes) = coded.join();
+        return Ok(leaf.recoded(coding(scheme, granularity, scales, &zeros, codes)));
+    }
     let whole = match granularity {
         Granularity::Tensor => Some(whole(&leaf, mask, scheme, how)?),
         _ => None,
     };
+    if let Some(grid) = whole
+        && let Some(values) = leaf.left_in_file(scheme.bits)
+    {
+        let late = Late { values: values.clone(), bits: scheme.bits, steps: grid.steps() };
+        let codes = Codes::made(scheme.bits, leaf.kept(), late);
+        let coding = coding(scheme, granularity, vec![grid.scale], &[grid.zero], codes);
+        return Ok(leaf.recoded(coding));
+    }
     // A run never crosses two blocks, unless one range serves them all.
     let align = if whole.is_some() { 1 } else { run };
     let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
@@ -84,9 +99,83 @@ pub(super) fn encode<T: Float>(
         scales.push(grid.scale);
         zeros.push(grid.zero);
     }
-    let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, &zeros));
-    let scale = Values::new(scales);
-    Ok(leaf.recoded(Coding::Affine(Affine { granularity, scale, zero, codes })))
+    Ok(leaf.recoded(coding(scheme, granularity, scales, &zeros, codes)))
+}
+
+fn coding<T: Float>(
+    scheme: Scheme,
+    granularity: Granularity,
+    scales: Vec<T>,
+    zeros: &[u8],
+    codes: Codes,
+) -> Coding<T> {
+    let zero = (!scheme.has_middle_zero()).then(|| Codes::pack(scheme.bits, zeros));
+    Coding::Affine(Affine { granularity, scale: Values::new(scales), zero, codes })
+}
+
+/// Codes runs of values that have just been chosen, each on the grid of its smallest and its largest.
+pub(super) struct Ahead {
+    pub scheme: Scheme,
+    pub granularity: Granularity,
+}
+
+impl<T: Float> Coder<T> for Ahead {
+    fn way(&self) -> Way {
+        let Scheme { bits, symmetric } = self.scheme;
+        Way { bits, symmetric, granularity: self.granularity }
+    }
+
+    fn code(&self, kept: &[T], mask: &Mask, block: usize) -> Result<Piece<T>, Fault> {
+        let runs = mask.len() / block.max(1);
+        let (mut scales, mut zeros) = (vec![T::zero(); runs], vec![0; runs]);
+        memory::with_scratch(kept.len(), |codes| {
+            let grids = (&mut scales[..], &mut zeros[..]);
+            let lens = mask.counts(0..mask.len(), block);
+            code_runs(self.scheme, Range::MinMax, kept, lens, grids, codes)
+                .ok_or(Fault::Form("a chosen value is NaN or infinite"))?;
+            let codes = Codes::pack(self.scheme.bits, codes);
+            Ok(Piece { scales, zeros, codes })
+        })
+    }
+}
+
+/// Codes of values in a file, all on one grid, that are made when they are asked for.
+struct Late<T: Float> {
+    values: Values<T>,
+    bits: u8,
+    steps: Steps<T>,
+}
+
+impl<T: Float> Make for Late<T> {
+    fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        /// Codes that fill whole bytes, whatever their width, and how many of those are made at a time.
+        const UNIT: usize = 8;
+        const UNITS: usize = 1 << 13;
+        let bits = usize::from(self.bits);
+        let end = at + out.len();
+        let (first, last) = (at / bits, end.div_ceil(bits));
+        for unit in (first..last).step_by(UNITS) {
+            let codes = unit * UNIT..((unit + UNITS).min(last) * UNIT).min(self.values.len());
+            // The bytes of these codes, and those that are wanted.
+            let bytes = unit * bits..(unit * bits + (codes.len() * bits).div_ceil(8));
+            let wanted = bytes.start.max(at)..bytes.end.min(end);
+            let out = &mut out[wanted.start - at..wanted.end - at];
+            self.values.with(codes, |values| {
+                if bits == 8 {
+                    self.steps.encode(&values[wanted.start - bytes.start..][..wanted.len()], out);
+                    return Ok(());
+                }
+                memory::with_scratch(values.len() + bytes.len(), |scratch| {
+                    let (codes, packed) = scratch.split_at_mut(values.len());
+                    self.steps.encode(values, codes);
+                    pack::pack(self.bits, codes, packed);
+                    out.copy_from_slice(&packed[wanted.start - bytes.start..][..wanted.len()]);
+                });
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
 }
 
 const TOO_LARGE: Fault = Fault::Form("its codes do not fit in memory");
@@ -128,8 +217,16 @@ fn code_runs<T: Float>(
         }
     };
     if range == Range::MinMax {
-        let fit = |low: T, high: T| scheme.grid::<T>(low.widen(), high.widen()).steps();
-        return encode_runs(values, lens, fit, |steps| keep((steps.scale, steps.zero)), codes).then_some(());
+        let finite = encode_runs(
+            values,
+            lens,
+            #[inline(always)]
+            |low, high| scheme.grid::<T>(low.widen(), high.widen()).steps(),
+            #[inline(always)]
+            |steps| keep((steps.scale, steps.zero)),
+            codes,
+        );
+        return finite.then_some(());
     }
     let mut at = 0;
     for len in lens {

@@ -42,7 +42,7 @@ impl Scheme {
     }
 
     /// The grid for values from `low` to `high`.
-    #[inline]
+    #[inline(always)]
     pub fn grid<T: Float>(self, low: f64, high: f64) -> Grid<T> {
         let (low, high) = (low.min(0.0), high.max(0.0));
         let steps = f64::from(self.max_code());
@@ -64,7 +64,7 @@ impl Scheme {
     /// The grid without codes that stand for more than the largest number: rounding the zero point puts
     /// the outermost code of one side up to half a step past the range, and rounding the scale a bit. There,
     /// at the very end of the number type, an error can reach a whole step.
-    #[inline]
+    #[inline(always)]
     fn bounded<T: Float>(self, scale: T, zero: u8) -> Grid<T> {
         let (bits, centred) = (self.bits, self.has_middle_zero());
         if Grid::is_far_from_overflow(scale) {
@@ -77,7 +77,7 @@ impl Scheme {
 }
 
 /// `wanted` in the number type: finite, and not so small that it rounds to zero.
-#[inline]
+#[inline(always)]
 fn scale<T: Float>(wanted: f64) -> T {
     if wanted == 0.0 {
         // Every value is 0: any scale is right.

@@ -35,10 +35,11 @@ use crate::compressor::{Compressor, Outcome, Reach, Step, WeightCompressor};
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
-use crate::weight::Leaf;
+use crate::weight::{Coder, Leaf};
 use crate::{Activations, Fault, Float, Granularity, Invalid, LeftAlone, Refusal, Result, Weight};
 use grid::Scheme;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// Quantizes weights to codes of 1 to 8 bits, and optionally the inputs that meet them.
 ///
@@ -147,6 +148,15 @@ impl AffineQuantizer {
             }
             _ => Ok(()),
         }
+    }
+
+    /// What codes values as they are chosen: where that needs no more than the values of a block.
+    pub(crate) fn ahead<T: Float>(&self) -> Option<Arc<dyn Coder<T>>> {
+        if self.granularity == Granularity::Tensor || self.range != Range::MinMax {
+            return None;
+        }
+        let scheme = Scheme { bits: self.bits, symmetric: self.symmetric };
+        Some(Arc::new(encode::Ahead { scheme, granularity: self.granularity }))
     }
 
     /// Codes one matrix.

@@ -1,12 +1,18 @@
-//! [`Bytes`]: bytes that are in memory, or still in an open file.
+//! [`Bytes`]: bytes that are in memory, still in an open file, or not made yet.
 
-use crate::Fault;
 use crate::kernels::memory;
+use crate::{Fault, parallel};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Bytes on the heap, or a range of an open file that is read when asked for. Cloning is cheap.
+/// Bytes that one thread makes at a time: about what stays in its cache with all that they are made of.
+const PIECE: usize = 1 << 16;
+/// Bytes that are handed on at a time.
+const WINDOW: usize = 1 << 20;
+
+/// Bytes on the heap, a range of an open file that is read when asked for, or what is made of others when asked
+/// for. Cloning is cheap.
 #[derive(Clone)]
 pub(crate) struct Bytes {
     source: Source,
@@ -18,11 +24,23 @@ pub(crate) struct Bytes {
 enum Source {
     Heap(Arc<Vec<u8>>),
     File(Arc<OpenFile>),
+    Made(Arc<dyn Make>),
+}
+
+/// Makes bytes as often as they are asked for: less work than to keep those in memory that are only written to a
+/// file.
+pub(crate) trait Make: Send + Sync {
+    /// Fills `out` with the bytes from `at` on.
+    fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault>;
 }
 
 impl std::fmt::Debug for Bytes {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let place = if self.heap().is_some() { "in memory" } else { "in a file" };
+        let place = match self.source {
+            Source::Heap(_) => "in memory",
+            Source::File(_) => "in a file",
+            Source::Made(_) => "to be made",
+        };
         write!(f, "[{} bytes {place}]", self.len)
     }
 }
@@ -32,8 +50,17 @@ impl Bytes {
         Self { source: Source::File(Arc::clone(file)), start, len }
     }
 
+    pub fn made(len: usize, make: impl Make + 'static) -> Self {
+        Self { source: Source::Made(Arc::new(make)), start: 0, len }
+    }
+
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Whether they are made when asked for.
+    pub fn is_made(&self) -> bool {
+        matches!(self.source, Source::Made(_))
     }
 
     /// A part of these bytes. `start + len` is at most `self.len()`.
@@ -52,6 +79,7 @@ impl Bytes {
                 Ok(())
             }
             Source::File(file) => file.read_exact_at(out, self.start + at as u64),
+            Source::Made(make) => make.make(self.start as usize + at, out),
         }
     }
 
@@ -82,7 +110,7 @@ impl Bytes {
     pub fn heap(&self) -> Option<&[u8]> {
         match &self.source {
             Source::Heap(bytes) => Some(&bytes[self.start as usize..][..self.len]),
-            Source::File(_) => None,
+            Source::File(_) | Source::Made(_) => None,
         }
     }
 
@@ -91,6 +119,31 @@ impl Bytes {
         match &self.source {
             Source::Heap(_) => Ok(self.clone()),
             Source::File(_) => Ok(self.read(0, self.len)?.into()),
+            Source::Made(_) => {
+                let room =
+                    memory::reserve(self.len).map_err(|_| Fault::Form("its parts do not fit in memory"))?;
+                let pieces = (0..self.len).step_by(PIECE).map(|at| (PIECE.min(self.len - at), at));
+                // What they are made of has just been read to its end.
+                let bytes = memory::fill_backwards(room, pieces, |at, slot| {
+                    memory::with_scratch(PIECE.min(self.len - at), |piece| {
+                        self.read_into(at, piece)?;
+                        slot.push(piece);
+                        Ok::<_, Fault>(())
+                    })
+                })?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Hands on all bytes, in order.
+    pub fn for_each_chunk<E: From<Fault> + Send>(
+        &self,
+        mut f: impl FnMut(&[u8]) -> Result<(), E> + Send,
+    ) -> Result<(), E> {
+        match self.heap() {
+            Some(all) => f(all),
+            None => for_each_chunk(self.len, |at, out| self.read_into(at, out), f),
         }
     }
 
@@ -98,6 +151,35 @@ impl Bytes {
     pub fn resident(&self) -> usize {
         self.heap().map_or(0, <[u8]>::len)
     }
+}
+
+/// Hands on `len` bytes, in order, in bounded memory: while some are handed on, `make` fills in the next ones on
+/// all threads, each a piece that starts at a multiple of 64.
+pub(crate) fn for_each_chunk<E: From<Fault> + Send>(
+    len: usize,
+    make: impl Fn(usize, &mut [u8]) -> Result<(), Fault> + Sync,
+    mut f: impl FnMut(&[u8]) -> Result<(), E> + Send,
+) -> Result<(), E> {
+    let fill = |at: usize, window: &mut [u8]| {
+        let window = &mut window[..WINDOW.min(len - at)];
+        let pieces = window.chunks_mut(PIECE).enumerate().collect();
+        parallel::try_map_vec(pieces, |(i, piece)| make(at + i * PIECE, piece)).map(drop)
+    };
+    memory::with_scratch(2 * WINDOW.min(len), |room| {
+        let (mut now, mut next) = room.split_at_mut(WINDOW.min(len));
+        fill(0, now)?;
+        for at in (0..len).step_by(WINDOW) {
+            let after = len.min(at + WINDOW);
+            if after == len {
+                return f(&now[..after - at]);
+            }
+            let (done, filled) = parallel::join(|| f(&now[..after - at]), || fill(after, next));
+            done?;
+            filled?;
+            std::mem::swap(&mut now, &mut next);
+        }
+        Ok(())
+    })
 }
 
 impl From<Vec<u8>> for Bytes {

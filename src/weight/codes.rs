@@ -3,7 +3,7 @@
 //! Code `i` occupies bits `i * bits ..` of a little-endian bit stream: the first code sits in the least
 //! significant bits of the first byte. There is no padding between codes.
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, Make};
 use crate::kernels::quantize::pack;
 use crate::{Fault, parallel};
 use std::borrow::Cow;
@@ -44,6 +44,16 @@ impl Codes {
             pack::pack(bits, codes, bytes);
         });
         Self { bits, len: codes.len(), bytes: bytes.into() }
+    }
+
+    /// Codes that are made, packed, when they are asked for.
+    pub fn made(bits: u8, len: usize, make: impl Make + 'static) -> Self {
+        Self { bits, len, bytes: Bytes::made((len * usize::from(bits)).div_ceil(8), make) }
+    }
+
+    /// Whether they are made when they are asked for.
+    pub fn is_made(&self) -> bool {
+        self.bytes.is_made()
     }
 
     pub fn bits(&self) -> u8 {

@@ -1,10 +1,11 @@
 //! [`Mask`]: which entries of a leaf are kept.
 
+use super::bytes::Make;
 use super::storage::MaskForm;
 use crate::kernels::cpu::fast;
-use crate::parallel;
+use crate::{Fault, parallel};
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// Entries whose kept count is known in advance, so that `rank` looks at a few words only.
 const RANK_WORDS: usize = 8;
@@ -84,21 +85,12 @@ impl Mask {
         Self::new(words, len)
     }
 
-    /// A byte for each eight entries.
-    pub fn to_le_bytes(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.words.len() * 8];
-        for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(&self.words) {
-            *bytes = word.to_le_bytes();
-        }
-        bytes.truncate(self.len.div_ceil(8));
-        bytes
-    }
-
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// The bits of the entries in `range`, which starts at a multiple of 64 and ends at one or with the mask.
+    #[inline(always)]
     pub fn words(&self, range: Range<usize>) -> &[u64] {
         &self.words[range.start / 64..range.end.div_ceil(64)]
     }
@@ -193,6 +185,27 @@ impl Mask {
     }
 }
 
+/// A byte for each eight entries.
+impl Make for Arc<Mask> {
+    fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
+        let (first, skip) = (at / 8, at % 8);
+        let (head, rest) = out.split_at_mut(out.len().min((8 - skip) % 8));
+        for (i, byte) in head.iter_mut().enumerate() {
+            *byte = self.words[first].to_le_bytes()[skip + i];
+        }
+        let words = &self.words[first + usize::from(skip > 0)..];
+        let (whole, last) = rest.as_chunks_mut::<8>();
+        let count = whole.len();
+        for (bytes, word) in whole.iter_mut().zip(words) {
+            *bytes = word.to_le_bytes();
+        }
+        if !last.is_empty() {
+            last.copy_from_slice(&words[count].to_le_bytes()[..last.len()]);
+        }
+        Ok(())
+    }
+}
+
 impl PartialEq for Mask {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len && self.words == other.words
@@ -223,7 +236,12 @@ mod tests {
                 prop_assert_eq!(counts, each.collect::<Vec<_>>());
             }
             prop_assert_eq!((0..on.len()).map(|rank| mask.place(rank)).collect::<Vec<_>>(), on);
-            prop_assert_eq!(Mask::from_le_bytes(&mask.to_le_bytes(), bits.len()), mask);
+            let mask = Arc::new(mask);
+            let mut bytes = vec![0; bits.len().div_ceil(8)];
+            let (head, rest) = bytes.split_at_mut(bits.len().min(a) / 8);
+            mask.make(head.len(), rest).unwrap();
+            mask.make(0, head).unwrap();
+            prop_assert_eq!(&Mask::from_le_bytes(&bytes, bits.len()), &*mask);
         }
     }
 }

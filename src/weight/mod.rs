@@ -5,6 +5,7 @@
 //! (`storage`, `parts`). Both decode to exactly the same numbers.
 
 mod affine;
+mod ahead;
 mod bytes;
 mod codebook;
 mod codes;
@@ -28,14 +29,15 @@ pub use leaf::Leaf;
 pub(crate) use product::Gather;
 
 pub(crate) use affine::{Affine, value};
-pub(crate) use bytes::{Bytes, OpenFile};
+pub(crate) use ahead::{Coder, Piece, Way};
+pub(crate) use bytes::{Bytes, Make, OpenFile};
 pub(crate) use codebook::Codebook;
 pub(crate) use codes::{Codes, Packer};
 pub(crate) use grid::Grid;
 pub(crate) use leaf::{Block, Coding, Support};
 pub(crate) use mask::Mask;
 pub(crate) use parts::{MaskStorage, Part, PartData, PartKind, WeightForm, is_sane_shape};
-pub(crate) use values::{Values, for_each_chunk};
+pub(crate) use values::Values;
 
 use crate::kernels::memory;
 use crate::{DType, Error, Fault, Float, Result, Tensor};

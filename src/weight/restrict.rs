@@ -6,6 +6,7 @@
 //! what is kept is touched.
 
 use super::affine::Affine;
+use super::ahead::Coded;
 use super::codebook::NO_ZEROS;
 use super::codes::{Codes, Packer};
 use super::leaf::{BLOCK, Block, Coding, Leaf, Support, run_length};
@@ -94,19 +95,26 @@ impl<T: Float> Leaf<T> {
         let count = leaf.len().div_ceil(64);
         let mut words = reserve(count).map_err(|_| Fault::Form("its mask does not fit in memory"))?;
         words.resize(count, 0);
-        let runs = runs(leaf.len(), align, &mut words);
+        let block = match &leaf.coding {
+            Coding::Float(values) if align == 1 => {
+                values.coder().map(|c| c.way().granularity.block(leaf.rows, leaf.cols))
+            }
+            _ => None,
+        };
+        let runs = runs(leaf.len(), block.unwrap_or(align), &mut words);
         let Self { rows, cols, support, coding } = leaf;
         let choose = &choose;
         let coding = match coding {
             Coding::Float(values) => Coding::Float(match values.into_own() {
                 Ok((own, dtype)) => Values::selected(in_place(own, old, runs, align, choose)?, dtype),
                 Err(values) if values.is_unread() && (old.is_none() || values.ends().is_some()) => {
-                    let ends = looked_at(&values, old, runs.collect(), align, choose)?;
+                    let Looked { ends, coded } =
+                        looked_at(&values, old, runs.collect(), align, block, choose)?;
                     let new = Arc::new(Mask::new(words, rows * cols));
                     if new.kept() == before {
                         return Ok(Self { rows, cols, support, coding: Coding::Float(values) });
                     }
-                    let coding = Coding::Float(values.chosen(Arc::clone(&new), ends)?);
+                    let coding = Coding::Float(values.chosen(Arc::clone(&new), ends, coded)?);
                     return Ok(Self { rows, cols, support: Support::Kept(new), coding });
                 }
                 Err(values) => {
@@ -151,9 +159,28 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// The same leaf with its values in memory, if they are a choice of those in a file.
+    /// Its values, where they are in a file and their codes of `bits` bits may be made whenever they are asked for:
+    /// not where these are looked at before they are written, to see whether they can be stored without a mask.
+    pub(crate) fn left_in_file(&self, bits: u8) -> Option<&Values<T>> {
+        let masked = !self.is_pruned() || (self.len() - self.kept()) * usize::from(bits) >= self.len();
+        match &self.coding {
+            Coding::Float(values) if values.is_unread() && masked => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Whether its numbers are a choice of those in a file, or codes of such numbers that are not made yet.
+    pub(crate) fn is_put_off(&self) -> bool {
+        match &self.coding {
+            Coding::Float(values) => values.ends().is_some(),
+            Coding::Affine(affine) => affine.codes.is_made(),
+            Coding::Codebook(_) => false,
+        }
+    }
+
+    /// The same leaf with such numbers in memory.
     pub(crate) fn gathered(self) -> Result<Self, Fault> {
-        if self.ends().is_some() { self.load() } else { Ok(self) }
+        if self.is_put_off() { self.load() } else { Ok(self) }
     }
 
     /// Whether the leaf takes no more bytes in a file once `more` of its entries are pruned, whatever form its
@@ -278,53 +305,73 @@ fn copied<'a, T: Float>(
     let too_large = || Fault::Form("the kept values do not fit in memory");
     collect(jobs, too_large, |run, sink| {
         let mut scratch = Vec::new();
-        each_choice(values, old, run, align, choose, |strip, bits| {
-            scratch.clear();
-            scratch.extend_from_slice(strip);
-            let chosen = T::compact(&mut scratch, 0, bits, 0);
-            sink.extend_from_slice(&scratch[..chosen]);
+        values.with(rank(old, run.range.start)..rank(old, run.range.end), |all| {
+            each_choice(all, old, run, align, choose, |strip, bits| {
+                scratch.clear();
+                scratch.extend_from_slice(strip);
+                let chosen = T::compact(&mut scratch, 0, bits, 0);
+                sink.extend_from_slice(&scratch[..chosen]);
+            })
         })
     })
 }
 
-/// The least and the greatest of the chosen values, and 0, of values that stay where they are.
+/// What a pass has seen of values that it has chosen: the least and the greatest, and 0; and their codes, where these
+/// are wanted.
+struct Looked<T> {
+    ends: (T, T),
+    coded: Option<Arc<Coded<T>>>,
+}
+
+/// Chooses among values that stay where they are. Of those whose codes are wanted, every `block` of entries is coded on
+/// its own.
 fn looked_at<T: Float>(
     values: &Values<T>,
     old: Option<&Mask>,
     runs: Vec<Run<'_>>,
     align: usize,
+    block: Option<usize>,
     choose: &impl Choose<T>,
-) -> Result<(T, T), Fault> {
+) -> Result<Looked<T>, Fault> {
     let wider = |a: (T, T), b: (T, T)| (a.0.min(b.0), a.1.max(b.1));
     let nothing = (T::zero(), T::zero());
-    let ends = parallel::try_map_vec(runs, |run| {
-        let mut all = nothing;
-        each_choice(values, old, run, align, choose, |strip, bits| {
-            all = wider(all, ends_of(strip, bits).unwrap_or(nothing));
-        })?;
-        Ok::<_, Fault>(all)
+    // Bits of all entries choose among values only where there is a value for each.
+    let coder = values.coder().zip(block).filter(|_| old.is_none());
+    let found = parallel::try_map_vec(runs, |Run { range, words }| {
+        values.with_copy(rank(old, range.start)..rank(old, range.end), |all| {
+            let mut ends = nothing;
+            let run = Run { range: range.clone(), words: &mut *words };
+            each_choice(all, old, run, align, choose, |strip, bits| {
+                ends = wider(ends, ends_of(strip, bits).unwrap_or(nothing));
+            })?;
+            let Some((coder, block)) = coder else { return Ok((ends, None)) };
+            let kept = T::compact(all, 0, words, 0);
+            let piece = coder.code(&all[..kept], &Mask::new(words.to_vec(), range.len()), block)?;
+            Ok((ends, Some(piece)))
+        })
     })?;
-    Ok(ends.into_iter().fold(nothing, wider))
+    let (ends, pieces): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let coded = coder.zip(pieces.into_iter().collect::<Option<Vec<_>>>());
+    let coded = coded.map(|((coder, _), pieces)| Arc::new(Coded { way: coder.way(), pieces }));
+    Ok(Looked { ends: ends.into_iter().fold(nothing, wider), coded })
 }
 
 /// Calls `f` with the values of each strip of a run, and the bits of the chosen ones.
 fn each_choice<T: Float>(
-    values: &Values<T>,
+    all: &[T],
     old: Option<&Mask>,
     run: Run<'_>,
     align: usize,
     choose: &impl Choose<T>,
     mut f: impl FnMut(&[T], &[u64]),
 ) -> Result<(), Fault> {
-    values.with(rank(old, run.range.start)..rank(old, run.range.end), |all| {
-        let mut at = 0;
-        each_strip(run, old, align, |range, n, bits| {
-            let strip = &all[at..at + n];
-            at += n;
-            checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
-            f(strip, bits);
-            Ok(())
-        })
+    let mut at = 0;
+    each_strip(run, old, align, |range, n, bits| {
+        let strip = &all[at..at + n];
+        at += n;
+        checked(&Block { range, kept: Cow::Borrowed(strip), mask: old }, bits, choose)?;
+        f(strip, bits);
+        Ok(())
     })
 }
 

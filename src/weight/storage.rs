@@ -16,6 +16,7 @@ use super::mask::Mask;
 use super::parts::PartKind;
 use crate::{DType, Fault, kernels};
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
 /// A stored mask describes at most this many entries a byte, so that a small file cannot ask for much
 /// memory. Matrices that would need more (all zero, and wider than 16,384) use the bitmask.
@@ -176,15 +177,15 @@ impl StoredMask {
     }
 
     /// `mask` in its smallest form.
-    pub fn encode(mask: &Mask, rows: usize, cols: usize, stride: usize) -> Self {
+    pub fn encode(mask: &Arc<Mask>, rows: usize, cols: usize, stride: usize) -> Self {
         Self::encode_as(Self::form(mask, rows, cols, stride).form, mask, rows, cols)
     }
 
     /// `mask` in the given form, which fits it.
-    pub fn encode_as(form: MaskForm, mask: &Mask, rows: usize, cols: usize) -> Self {
+    pub fn encode_as(form: MaskForm, mask: &Arc<Mask>, rows: usize, cols: usize) -> Self {
         let parts = form.parts(rows, cols).unwrap_or_default();
-        let bytes: Vec<Vec<u8>> = match form {
-            MaskForm::Bitmask { .. } => vec![mask.to_le_bytes()],
+        let bytes: Vec<Bytes> = match form {
+            MaskForm::Bitmask { .. } => vec![Bytes::made(mask.len().div_ceil(8), Arc::clone(mask))],
             MaskForm::Zeros { .. } => Vec::new(),
             MaskForm::Csr { .. } => {
                 let (mut offsets, mut indices) = (Vec::new(), Vec::new());
@@ -194,7 +195,7 @@ impl StoredMask {
                 for i in mask.positions(0..mask.len()) {
                     push_le(&mut indices, parts[1].dtype, i % cols);
                 }
-                vec![offsets, indices]
+                vec![offsets.into(), indices.into()]
             }
             MaskForm::Nm { n, m, stride } => {
                 let bits = pattern_bits(n, m);
@@ -202,10 +203,10 @@ impl StoredMask {
                 for group in groups(rows * cols, m, stride) {
                     out.push(pattern_rank(group.map(|i| mask.has(i))), bits);
                 }
-                vec![out.finish()]
+                vec![out.finish().into()]
             }
         };
-        let parts = parts.into_iter().zip(bytes).map(|(p, b)| (p, b.into())).collect();
+        let parts = parts.into_iter().zip(bytes).collect();
         Self { form, rows, cols, parts }
     }
 
@@ -403,9 +404,9 @@ mod tests {
                 state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
                 ((state >> 56) as u8) < density
             });
-            let mask = Mask::from_positions(on, rows * cols);
+            let mask = Arc::new(Mask::from_positions(on, rows * cols));
             let stored = StoredMask::encode(&mask, rows, cols, 1);
-            prop_assert_eq!(stored.read().unwrap(), mask.clone());
+            prop_assert_eq!(&stored.read().unwrap(), &*mask);
             prop_assert_eq!(stored.stored_bytes(), StoredMask::form(&mask, rows, cols, 1).bytes());
             prop_assert!(stored.stored_bytes() <= (rows * cols).div_ceil(8));
         }
@@ -423,11 +424,11 @@ mod tests {
 
     #[test]
     fn two_of_four_takes_three_bits_a_group() {
-        let mask = Mask::from_positions((0..64).filter(|i| i % 4 < 2), 64);
+        let mask = Arc::new(Mask::from_positions((0..64).filter(|i| i % 4 < 2), 64));
         let stored = StoredMask::encode(&mask, 4, 16, 1);
         assert_eq!(stored.form, MaskForm::Nm { n: 2, m: 4, stride: 1 });
         assert_eq!(stored.stored_bytes(), 16 * 3 / 8);
-        assert_eq!(stored.read().unwrap(), mask);
+        assert_eq!(stored.read().unwrap(), *mask);
     }
 
     #[test]

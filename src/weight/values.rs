@@ -1,9 +1,10 @@
 //! [`Values`]: floats that are in memory, or still in the bytes of a file.
 
-use super::bytes::Bytes;
+use super::ahead::{Coded, Coder};
+use super::bytes::{Bytes, for_each_chunk};
 use super::mask::Mask;
 use crate::kernels::memory;
-use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to};
+use crate::tensor::{decode_floats, encode_floats, fill_le_bytes, round_to, to_le_bytes};
 use crate::{DType, Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -23,17 +24,21 @@ pub(crate) enum Values<T: Float> {
         data: Arc<Vec<T>>,
         dtype: DType,
     },
+    /// With what codes those of them that are chosen, if somebody wants to know.
     Raw {
         bytes: Bytes,
         dtype: DType,
+        coder: Option<Arc<dyn Coder<T>>>,
     },
     /// Of the `dtype` values in a file, those whose bits are set: choosing among values that nobody has read
-    /// yet needs no memory for them. `ends` are the least and the greatest, and 0.
+    /// yet needs no memory for them. `ends` are the least and the greatest, and 0; `coded`, their codes, where
+    /// somebody wanted to know.
     Chosen {
         bytes: Bytes,
         dtype: DType,
         mask: Arc<Mask>,
         ends: (T, T),
+        coded: Option<Arc<Coded<T>>>,
     },
 }
 
@@ -58,17 +63,32 @@ impl<T: Float> Values<T> {
 
     /// Stored bytes of a float `dtype`, untouched.
     pub fn raw(dtype: DType, bytes: Bytes) -> Self {
-        Self::Raw { bytes, dtype }
+        Self::Raw { bytes, dtype, coder: None }
     }
 
     /// The values of `self` whose bits are set, of which the least and the greatest, and 0, are `ends`. Where
     /// these values are a choice already, `mask` chooses out of the same as that did.
-    pub fn chosen(self, mask: Arc<Mask>, ends: (T, T)) -> Result<Self, Fault> {
+    pub fn chosen(self, mask: Arc<Mask>, ends: (T, T), coded: Option<Arc<Coded<T>>>) -> Result<Self, Fault> {
         match self {
-            Self::Raw { bytes, dtype } | Self::Chosen { bytes, dtype, .. } => {
-                Ok(Self::Chosen { bytes, dtype, mask, ends })
+            Self::Raw { bytes, dtype, .. } | Self::Chosen { bytes, dtype, .. } => {
+                Ok(Self::Chosen { bytes, dtype, mask, ends, coded })
             }
             Self::Owned { .. } => Err(Fault::Form("values in memory are chosen by moving them")),
+        }
+    }
+
+    /// Has those that will be chosen of them coded.
+    pub fn expect(&mut self, with: &Arc<dyn Coder<T>>) {
+        if let Self::Raw { coder, .. } = self {
+            *coder = Some(Arc::clone(with));
+        }
+    }
+
+    /// What codes those that are chosen of them.
+    pub fn coder(&self) -> Option<&dyn Coder<T>> {
+        match self {
+            Self::Raw { coder, .. } => coder.as_deref(),
+            _ => None,
         }
     }
 
@@ -98,7 +118,7 @@ impl<T: Float> Values<T> {
     pub fn len(&self) -> usize {
         match self {
             Self::Owned { data, .. } => data.len(),
-            Self::Raw { bytes, dtype } => bytes.len() / (dtype.bits() / 8),
+            Self::Raw { bytes, dtype, .. } => bytes.len() / (dtype.bits() / 8),
             Self::Chosen { mask, .. } => mask.kept(),
         }
     }
@@ -120,7 +140,7 @@ impl<T: Float> Values<T> {
     pub fn read(&self, range: Range<usize>) -> Result<Cow<'_, [T]>, Fault> {
         match self {
             Self::Owned { data, .. } => Ok(Cow::Borrowed(&data[range])),
-            Self::Raw { bytes, dtype } => decode(bytes, *dtype, range).map(Cow::Owned),
+            Self::Raw { bytes, dtype, .. } => decode(bytes, *dtype, range).map(Cow::Owned),
             // Piece by piece: what is not chosen may be most of it.
             Self::Chosen { .. } if range == (0..self.len()) => self.clone().into_vec().map(Cow::Owned),
             Self::Chosen { .. } => self.with(range, |values| Ok(Cow::Owned(values.to_vec()))),
@@ -131,26 +151,38 @@ impl<T: Float> Values<T> {
     /// where they come from a file.
     pub fn with<R>(&self, range: Range<usize>, f: impl FnOnce(&[T]) -> Result<R, Fault>) -> Result<R, Fault> {
         match self {
-            Self::Raw { bytes, dtype } => with_all(bytes, *dtype, range, |values| f(values)),
+            Self::Owned { data, .. } => f(&data[range]),
+            _ => self.with_copy(range, |values| f(values)),
+        }
+    }
+
+    /// The same with a copy of them, which `f` may change.
+    pub fn with_copy<R>(
+        &self,
+        range: Range<usize>,
+        f: impl FnOnce(&mut [T]) -> Result<R, Fault>,
+    ) -> Result<R, Fault> {
+        match self {
+            Self::Raw { bytes, dtype, .. } => with_all(bytes, *dtype, range, f),
             Self::Chosen { bytes, dtype, mask, .. } => {
                 if range.is_empty() {
-                    return f(&[]);
+                    return f(&mut []);
                 }
                 let first = mask.place(range.start) / WORD * WORD;
                 let last = (mask.place(range.end - 1) + 1).next_multiple_of(WORD).min(mask.len());
                 with_all(bytes, *dtype, first..last, |values| {
                     T::compact(values, 0, mask.words(first..last), 0);
-                    f(&values[range.start - mask.rank(first)..][..range.len()])
+                    f(&mut values[range.start - mask.rank(first)..][..range.len()])
                 })
             }
-            Self::Owned { data, .. } => f(&data[range]),
+            Self::Owned { data, .. } => f(&mut data[range].to_vec()),
         }
     }
 
     /// Which of the values in `range`, as they are stored, are not zero.
     pub fn nonzero(&self, range: Range<usize>) -> Result<Vec<bool>, Fault> {
         match self {
-            Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
+            Self::Raw { bytes, dtype, .. } if dtype.bits() > T::DTYPE.bits() => {
                 // Wider than `T`, where a small one would round to zero.
                 Ok(decode::<f64>(bytes, *dtype, range)?.into_iter().map(|x| x != 0.0).collect())
             }
@@ -162,7 +194,7 @@ impl<T: Float> Values<T> {
     pub fn is_finite(&self) -> Result<bool, Fault> {
         match self {
             Self::Owned { data, .. } => Ok(data.iter().all(|x| x.is_finite())),
-            Self::Raw { bytes, dtype } => {
+            Self::Raw { bytes, dtype, .. } => {
                 Ok(decode::<f64>(bytes, *dtype, 0..self.len())?.iter().all(|x| x.is_finite()))
             }
             // Nothing else is chosen.
@@ -174,7 +206,7 @@ impl<T: Float> Values<T> {
     pub fn into_vec(self) -> Result<Vec<T>, Fault> {
         match self {
             Self::Owned { data, .. } => Ok(Arc::unwrap_or_clone(data)),
-            Self::Raw { bytes, dtype } => {
+            Self::Raw { bytes, dtype, .. } => {
                 let n = bytes.len() / (dtype.bits() / 8);
                 decode(&bytes, dtype, 0..n)
             }
@@ -208,8 +240,8 @@ impl<T: Float> Values<T> {
     pub fn load(&self) -> Result<Self, Fault> {
         match self {
             Self::Owned { .. } => Ok(self.clone()),
-            Self::Raw { bytes, dtype } if dtype.bits() > T::DTYPE.bits() => {
-                Ok(Self::Raw { bytes: bytes.load()?, dtype: *dtype })
+            Self::Raw { bytes, dtype, .. } if dtype.bits() > T::DTYPE.bits() => {
+                Ok(Self::raw(*dtype, bytes.load()?))
             }
             Self::Raw { dtype, .. } | Self::Chosen { dtype, .. } => {
                 let data = self.clone().into_vec()?;
@@ -219,48 +251,34 @@ impl<T: Float> Values<T> {
     }
 
     /// The stored form, piece by piece.
-    pub fn for_each_stored_chunk<E: From<Fault>>(
+    pub fn for_each_stored_chunk<E: From<Fault> + Send>(
         &self,
-        mut f: impl FnMut(&[u8]) -> Result<(), E>,
+        mut f: impl FnMut(&[u8]) -> Result<(), E> + Send,
     ) -> Result<(), E> {
         let dtype = self.dtype();
-        let mut buffer = Vec::new();
-        let mut put = |chunk: &[T]| {
-            if dtype == T::DTYPE {
-                return f(&crate::tensor::to_le_bytes(chunk));
-            }
-            buffer.clear();
-            encode_floats(dtype, chunk, &mut buffer);
-            f(&buffer)
-        };
         match self {
-            Self::Owned { data, .. } => data.chunks(CHUNK).try_for_each(put),
-            // What comes of putting it out is no fault.
-            Self::Chosen { mask, .. } => {
-                chunks(mask).try_for_each(|range| self.with(range, |values| Ok(put(values)))?)
+            Self::Raw { bytes, .. } => bytes.for_each_chunk(f),
+            Self::Owned { data, .. } if dtype == T::DTYPE && cfg!(target_endian = "little") => {
+                f(bytemuck::cast_slice(data))
             }
-            Self::Raw { bytes, .. } => for_each_chunk(bytes, f),
+            _ => {
+                let size = dtype.bits() / 8;
+                let stored = |at: usize, out: &mut [u8]| {
+                    self.with(at / size..(at + out.len()) / size, |values| {
+                        if dtype == T::DTYPE {
+                            out.copy_from_slice(&to_le_bytes(values));
+                        } else {
+                            let mut stored = Vec::with_capacity(out.len());
+                            encode_floats(dtype, values, &mut stored);
+                            out.copy_from_slice(&stored);
+                        }
+                        Ok(())
+                    })
+                };
+                for_each_chunk(self.stored_bytes(), stored, f)
+            }
         }
     }
-}
-
-/// The bytes piece by piece, in bounded memory.
-pub(crate) fn for_each_chunk<E: From<Fault>>(
-    bytes: &Bytes,
-    mut f: impl FnMut(&[u8]) -> Result<(), E>,
-) -> Result<(), E> {
-    if let Some(all) = bytes.heap() {
-        return f(all);
-    }
-    let mut buffer = vec![0; CHUNK.min(bytes.len())];
-    let mut at = 0;
-    while at < bytes.len() {
-        let n = CHUNK.min(bytes.len() - at);
-        bytes.read_into(at, &mut buffer[..n])?;
-        f(&buffer[..n])?;
-        at += n;
-    }
-    Ok(())
 }
 
 /// The numbers of chosen values, in runs out of about [`CHUNK`] of all.
@@ -345,7 +363,7 @@ mod tests {
             let file = Arc::new(OpenFile::new(file, std::path::Path::new("test")));
             let raw = Values::<f32>::raw(dtype, Bytes::from_file(&file, 3, bytes.len() - 3));
             let mask = Arc::new(Mask::from_positions((0..on.len()).filter(|i| on[*i]), on.len()));
-            let chosen = raw.chosen(Arc::clone(&mask), (0.0, 0.0)).unwrap();
+            let chosen = raw.chosen(Arc::clone(&mask), (0.0, 0.0), None).unwrap();
             let wanted: Vec<f32> = mask.positions(0..on.len()).map(|i| all[i]).collect();
             let (a, b) = (a.index(wanted.len() + 1), b.index(wanted.len() + 1));
             let range = a.min(b)..a.max(b);

@@ -65,6 +65,23 @@ fn statement_9_large_tensors_are_cut_the_same_way() {
 }
 
 #[test]
+fn statement_9_codes_that_are_made_while_choosing_are_the_same() {
+    let case = |seed, m, n| Case { shape: vec![m, n], look: Look::Mixed, seed };
+    // Several pieces, the codes of most of which begin within a byte.
+    let model = model::<f32>(&[case(4, 700, 400), case(5, 1, 300_000), case(6, 3, 8)]);
+    for bits in [1, 3, 4, 8] {
+        let quantizer = AffineQuantizer::bits(bits).group(8).asymmetric();
+        all_ways(&Pipeline::new().prune(0.2).quantize(quantizer), &model);
+    }
+    let global = MagnitudePruner::sparsity(0.6).global();
+    all_ways(&Pipeline::new().prune(global).quantize(AffineQuantizer::bits(5).group(4)), &model);
+    let (no_more, all) = (MagnitudePruner::threshold(0.0), MagnitudePruner::sparsity(1.0));
+    all_ways(&Pipeline::new().prune(no_more).quantize(AffineQuantizer::bits(4).per_channel()), &model);
+    all_ways(&Pipeline::new().prune(all).quantize(AffineQuantizer::bits(4).per_channel()), &model);
+    all_ways(&Pipeline::new().prune(0.1).prune(0.2).quantize(AffineQuantizer::bits(4).group(8)), &model);
+}
+
+#[test]
 fn statement_9_streaming_above_the_threshold_of_collection() {
     // 4096 * 4100 * 4 bytes are more than 64 MiB; bytes instead of floats make it cheap.
     let weight = Case { shape: vec![64, 256], look: Look::Distinct, seed: 5 }.tensor::<f32>();

@@ -6,7 +6,7 @@ use super::super::entropy::{
 #[cfg(test)]
 use super::VERSION;
 use super::{CHUNK, has};
-use crate::weight::{Bytes, Codes, Packer, Part, PartData, PartKind, fold, for_each_chunk};
+use crate::weight::{Bytes, Codes, Packer, Part, PartData, PartKind, fold};
 use crate::{DType, Error, Fault, Float, Result};
 
 /// Bits of a stream that are coded by the models that mix.
@@ -258,7 +258,7 @@ fn stored<T: Float>(part: &Part<T>) -> Result<Vec<u8>, Fault> {
     };
     match &part.data {
         PartData::Values(values) => values.for_each_stored_chunk(push)?,
-        PartData::Bytes(bytes) => for_each_chunk(bytes, push)?,
+        PartData::Bytes(bytes) => bytes.for_each_chunk(push)?,
     }
     Ok(out)
 }
