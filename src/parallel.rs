@@ -62,8 +62,8 @@ pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// `f()` on this thread, which works on the chunks that it shares out ([`for_each_chunk`]) as others do, and stays awake
-/// while these end: for work that takes about as long as falling asleep and waking.
+/// `f()` on this thread, which works on what it shares out as others do, and stays awake while these end: for work that
+/// takes about as long as falling asleep and waking.
 pub fn helped<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(feature = "threads")]
     let _before = {
@@ -84,7 +84,7 @@ impl Drop for Before {
     }
 }
 
-/// `f` of each of `n` items, on this thread and as many of the pool as come in time.
+/// `f` of each of `n` items, on this thread and on some of the pool: all are done when these have looked for more.
 #[cfg(feature = "threads")]
 fn with_help<I>(n: usize, items: impl Iterator<Item = I> + Send, f: impl Fn(I) + Sync) {
     let (items, ended) = (Mutex::new(items), AtomicUsize::new(0));
@@ -98,7 +98,8 @@ fn with_help<I>(n: usize, items: impl Iterator<Item = I> + Send, f: impl Fn(I) +
                 ended.fetch_add(1, Ordering::Release);
             });
         }
-        work();
+        // An item shares nothing again: the helpers are at work.
+        alone(work);
         let start = Instant::now();
         while ended.load(Ordering::Acquire) < helpers && start.elapsed() < PATIENCE {
             std::hint::spin_loop();
@@ -118,11 +119,7 @@ pub fn inside<R: Send>(f: impl FnOnce() -> R + Send) -> R {
 
 /// `f(0), f(1), .., f(n - 1)`, in order.
 pub fn map<R: Send>(n: usize, f: impl Fn(usize) -> R + Sync + Send) -> Vec<R> {
-    #[cfg(feature = "threads")]
-    if n > 1 && pooled() {
-        return (0..n).into_par_iter().map(f).collect();
-    }
-    (0..n).map(f).collect()
+    map_vec((0..n).collect(), f)
 }
 
 /// The same with an early end: the error of the lowest index that has one. Later ones are not begun once it
@@ -151,19 +148,20 @@ pub fn try_map_vec<I: Send, R: Send, E: Send>(
         }
         Some(result)
     };
-    #[cfg(feature = "threads")]
-    if items.len() > 1 && pooled() {
-        let results: Vec<_> = items.into_par_iter().enumerate().map(unless_failed).collect();
-        return results.into_iter().flatten().collect();
-    }
-    items.into_iter().enumerate().filter_map(unless_failed).collect()
+    map_vec(items.into_iter().enumerate().collect(), unless_failed).into_iter().flatten().collect()
 }
 
 /// `f` of each item, in order.
 pub fn map_vec<I: Send, R: Send>(items: Vec<I>, f: impl Fn(I) -> R + Sync + Send) -> Vec<R> {
     #[cfg(feature = "threads")]
-    if items.len() > 1 && pooled() {
-        return items.into_par_iter().map(f).collect();
+    if items.len() > 1 && threads() > 1 {
+        if SHARING.get() != Sharing::Helped {
+            return items.into_par_iter().map(f).collect();
+        }
+        let mut results = Vec::new();
+        results.resize_with(items.len(), || None);
+        with_help(items.len(), items.into_iter().zip(&mut results), |(item, to)| *to = Some(f(item)));
+        return results.into_iter().flatten().collect();
     }
     items.into_iter().map(f).collect()
 }
@@ -180,7 +178,10 @@ pub fn join<A: Send, B: Send>(a: impl FnOnce() -> A + Send, b: impl FnOnce() -> 
 /// `f` of each item.
 pub fn for_each<I: Send>(items: Vec<I>, f: impl Fn(I) + Sync + Send) {
     #[cfg(feature = "threads")]
-    if items.len() > 1 && pooled() {
+    if items.len() > 1 && threads() > 1 {
+        if SHARING.get() == Sharing::Helped {
+            return with_help(items.len(), items.into_iter(), f);
+        }
         return items.into_par_iter().for_each(f);
     }
     items.into_iter().for_each(f);

@@ -3,6 +3,7 @@
 //! Results never depend on the number of threads: work is cut into blocks of fixed size, and a sum is
 //! always taken within one block or over blocks in order.
 
+pub mod by_columns;
 pub mod codebook;
 pub mod cpu;
 #[cfg(feature = "files")]
@@ -14,13 +15,12 @@ pub mod prune;
 pub mod quantize;
 pub mod sparse;
 pub mod transpose;
-pub mod turned;
 
-use products::{Grids, Packed, Panels, Sorted, Source};
+use products::{Grids, Panels, Sorted, Source};
 
 /// What the kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Kernels:
-    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + Packed + gemm::Lanes
+    prune::Magnitude + quantize::Quantize + sparse::Sparse + codebook::Share + gemm::Lanes
 {
     /// `c [m, n] = alpha * op(a) * op(b) + beta * c`, row-major.
     #[doc(hidden)]

@@ -12,16 +12,15 @@ use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
 use super::{Activations, Leaf, Node, Weight, zeros};
+use crate::kernels::by_columns::by_columns;
 use crate::kernels::gemm::{Along, Prepared};
 use crate::kernels::memory;
 use crate::kernels::products::{Decode, HEIGHT, Panels, Rows, Source, TOGETHER};
 use crate::kernels::sparse::{self, Beside, Bits, Dots, WORD};
-use crate::kernels::turned::turned;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
 
-const TOO_LARGE: Fault = Fault::Form("the input does not fit in memory a second time");
 /// Below this many multiplications a second thread costs more than it brings.
 const MIN_PARALLEL: usize = 1 << 17;
 /// Multiplications from which on a product is worth being taken to the threads as a whole.
@@ -35,8 +34,10 @@ pub(super) const SMALL: usize = 1 << 20;
 const DENSE_SHARE: usize = 3;
 /// Rows of both sides from which on a product is worth bringing one into panels.
 const MANY: usize = 32;
-/// Rows of the side that is shared out that a thread takes at a time, where both have many.
+/// Rows of the side that is shared out that a thread takes at a time, at most, where both have many; and how many
+/// such bands there are, if rows are few.
 const BAND: usize = 96;
+const BANDS: usize = 8;
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
 const NEAR: usize = 1 << 18;
 
@@ -280,9 +281,11 @@ fn dense<T: Float>(w: &[T], x: &[T], [n, k, m]: [usize; 3]) -> Result<Vec<T>, Fa
     let inputs = |first: usize| Source::Rows(Rows::new(&x[first * k..], k));
     let mut out = zeros(n, m)?;
     if m > MANY {
-        let w = Prepared::new(Along(w, k), k, m).ok_or(TOO_LARGE)?;
-        parallel::for_each_chunk(&mut out, BAND * m, |i, out| {
-            w.product(&mut inputs(i * BAND), out.len() / m, out);
+        let w = Prepared::new(Along(w, k), k, m)
+            .ok_or(Fault::Form("its entries do not fit in memory a second time"))?;
+        let band = band(n);
+        parallel::for_each_chunk(&mut out, band * m, |i, out| {
+            w.product(&mut inputs(i * band), out.len() / m, out);
         });
     } else {
         let w = Panels::new(rows, k, m, k);
@@ -301,8 +304,9 @@ fn weights_with_inputs<'a, T: Float>(
     [n, k, m]: [usize; 3],
 ) -> Result<Vec<T>, Fault> {
     if n > MANY {
-        let x = Prepared::new(Along(x, k), k, n).ok_or(TOO_LARGE)?;
-        return by_rows([n, m], BAND, |first, out| x.product(&mut weights(first), out.len() / n, out));
+        let x = Prepared::new(Along(x, k), k, n)
+            .ok_or(Fault::Form("the input does not fit in memory a second time"))?;
+        return by_rows([n, m], band(m), |first, out| x.product(&mut weights(first), out.len() / n, out));
     }
     let x = Panels::new(Rows::new(x, k), k, n, k);
     // For one input, rows take as long as they are read.
@@ -439,6 +443,11 @@ fn some_rows<T: Float, const L: usize>(
     }
 }
 
+/// Rows of so many that one thread takes at a time, where a row is much work. Depends on the shape alone.
+fn band(rows: usize) -> usize {
+    rows.div_ceil(BANDS).next_multiple_of(HEIGHT).clamp(HEIGHT, BAND)
+}
+
 /// Rows that one thread takes at a time: a multiple of `least`, and more where a row is little work, so that
 /// a block is worth a thread. Depends on the shape alone.
 pub(super) fn height(least: usize, work: usize) -> usize {
@@ -456,5 +465,5 @@ pub(super) fn by_rows<T: Float>(
         parallel::for_each_chunk(&mut y, height, |i, rows| f(i * height, rows));
         return Ok(y);
     }
-    turned([n, m], height, f).ok_or(Fault::Form("the dense tensor does not fit in memory"))
+    by_columns([n, m], height, f).ok_or(Fault::Form("the dense tensor does not fit in memory"))
 }

@@ -135,7 +135,8 @@ proptest! {
 
     #[test]
     fn matmul_equals_the_product_with_to_dense(
-        case in any_case(), steps in steps(), n in 0_usize..4, seed in any::<u64>(), double in any::<bool>(),
+        case in any_case(), steps in steps(), n in prop_oneof![0_usize..4, 5_usize..90], seed in any::<u64>(),
+        double in any::<bool>(),
     ) {
         if double { float_product::<f64>(&case, &steps, n, seed) } else { float_product::<f32>(&case, &steps, n, seed) }
     }
@@ -172,6 +173,37 @@ proptest! {
         for (a, b) in y.iter().zip(expected.iter()) {
             // One step of the hidden layer's codes at most.
             prop_assert!((a - b).abs() <= 0.02 * size, "{} {}", a, b);
+        }
+    }
+}
+
+#[test]
+fn products_of_many_rows_columns_and_inputs() {
+    type Make = fn(Weight) -> bantam::Result<Weight>;
+    let forms: [(Activations, Make); 6] = [
+        (Activations::Float, Ok),
+        (Activations::Float, |w| AffineQuantizer::bits(4).group(4).apply(w)),
+        (Activations::Float, |w| MagnitudePruner::sparsity(0.5).apply(w)),
+        (Activations::Float, |w| MagnitudePruner::sparsity(0.9).apply(w)),
+        (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().apply(w)),
+        (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().asymmetric().apply(w)),
+    ];
+    for (m, k) in [(100, 1100), (49, 4), (17, 320), (1, 2048), (200, 36)] {
+        for n in [5, 33, 130] {
+            let x = input::<f32>(n, k, 7, 2.0);
+            for (how, make) in forms {
+                let weight = make(Weight::from(input::<f32>(m, k, 3, 1.0))).unwrap();
+                let y = weight.matmul_with(&x, how).unwrap();
+                if how == Activations::Int8 {
+                    close(&y, &exact_product(&weight, &x, None));
+                    continue;
+                }
+                let dense: Vec<f64> = weight.to_dense().unwrap().iter().map(|x| x.widen()).collect();
+                for (y, (exact, all)) in y.iter().zip(reference(&x, &dense, n, m, k)) {
+                    let allowed = (k + 4) as f64 * f64::from(f32::EPSILON) / 2.0 * all;
+                    assert!((y.widen() - exact).abs() <= allowed, "{m} {k} {n}: {y} {exact}");
+                }
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ mod tests;
 mod vnni;
 
 pub use nibbles::{Grids, Sorted, TOGETHER, nibbles, nibbles_f32, plain_floats as nibbles_any};
-pub use panels::{FEW, Packed, Panels};
+pub use panels::{FEW, Panels};
 pub use strips::{Decode, HEIGHT, Source, doubles, floats};
 
 use std::ops::Range;

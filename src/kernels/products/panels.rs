@@ -3,6 +3,7 @@
 use super::Rows;
 use crate::kernels::memory::Aligned;
 use crate::kernels::transpose::transpose;
+use bytemuck::Pod;
 use std::ops::Range;
 
 /// Inputs that lie side by side in a strip, where there are many.
@@ -16,12 +17,6 @@ const SHORT: usize = 512;
 const LONG: usize = 4096;
 /// Strips up to which they are few.
 const FEW_STRIPS: usize = 2;
-
-/// A number that inputs are made of.
-pub trait Packed: bytemuck::Pod + Default + Send + Sync {}
-
-impl Packed for f32 {}
-impl Packed for f64 {}
 
 /// Rows of an input, in blocks of columns; in a block, strips of inputs; in a strip, column by column the values of
 /// its inputs. Lanes without an input hold zeros.
@@ -56,7 +51,7 @@ pub struct Block<'a, T> {
     depth: usize,
 }
 
-impl<'a, T: Packed> Block<'a, T> {
+impl<'a, T: Pod> Block<'a, T> {
     /// The values of a strip.
     #[inline(always)]
     pub fn strip(&self, strip: Strip) -> &'a [T] {
@@ -64,7 +59,7 @@ impl<'a, T: Packed> Block<'a, T> {
     }
 }
 
-impl<T: Packed> Panels<T> {
+impl<T: Pod + Default> Panels<T> {
     /// Of `n` rows `x` of `k` columns. No block crosses a multiple of `step` columns.
     pub fn new(x: Rows<'_, T>, k: usize, n: usize, step: usize) -> Self {
         Self::by(k, n, step, |row, columns, to| to.copy_from_slice(x.part(row, columns)))

@@ -2,7 +2,7 @@
 //! tested against.
 
 use super::dots::Tiles;
-use super::panels::{FEW, Packed};
+use super::panels::FEW;
 use super::strips::Strips;
 use crate::kernels::cpu::multiply_add;
 use num_traits::{Float, NumAssign};
@@ -17,7 +17,7 @@ pub struct Plain<T, const FUSED: bool>(PhantomData<T>);
 /// Sums that go on side by side, as vectors have them.
 const SIDE: usize = 8;
 
-impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Plain<T, FUSED> {
+impl<T: Float + NumAssign + bytemuck::Pod + Default + Sum, const FUSED: bool> Plain<T, FUSED> {
     #[inline(always)]
     fn dot(w: &[T], x: &[T]) -> T {
         let (w, w_rest) = w.as_chunks::<SIDE>();
@@ -54,7 +54,7 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Plain<T, FUSED> {
     }
 }
 
-impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, FUSED> {
+impl<T: Float + NumAssign + bytemuck::Pod + Default + Sum, const FUSED: bool> Tiles for Plain<T, FUSED> {
     type W = T;
     type X = T;
     type Sum = T;
@@ -64,7 +64,7 @@ impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Tiles for Plain<T, 
     }
 }
 
-impl<T: Float + NumAssign + Packed + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
+impl<T: Float + NumAssign + bytemuck::Pod + Default + Sum, const FUSED: bool> Strips for Plain<T, FUSED> {
     #[inline(always)]
     fn strip<const R: usize>(
         self,

@@ -3,7 +3,7 @@
 
 use super::Rows;
 use super::dots::{self, Tiles};
-use super::panels::{Block, FEW, Packed, Panels, Strip};
+use super::panels::{Block, FEW, Panels, Strip};
 use super::plain::Plain;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
@@ -11,6 +11,7 @@ use super::{avx2, avx512};
 use crate::kernels::cpu::{Avx2, Avx512};
 use crate::kernels::cpu::{fast, has_fused};
 use crate::kernels::memory::Aligned;
+use bytemuck::Pod;
 use std::ops::{AddAssign, Range};
 
 /// Rows of weights that are decoded at a time.
@@ -44,7 +45,7 @@ impl<T, F: FnMut(usize, Range<usize>, &mut [T])> Decode<T> for F {
     }
 }
 
-impl<T: Packed> Source<'_, T> {
+impl<T: Pod> Source<'_, T> {
     fn bytes(&self, row: usize, columns: Range<usize>) -> &[u8] {
         match self {
             Self::Rows(rows) => {
@@ -57,7 +58,7 @@ impl<T: Packed> Source<'_, T> {
 }
 
 /// [`Tiles`] of rows of one kind, for inputs that lie side by side as well.
-pub trait Strips: Tiles<X = <Self as Tiles>::W, W: Packed> {
+pub trait Strips: Tiles<X = <Self as Tiles>::W, W: Pod + Default> {
     /// `sums[r * width + lane] +=` for `R` rows of weights and a strip of 8 or 16 lanes. What is `ahead` for each
     /// row will be wanted next, and is brought near meanwhile.
     fn strip<const R: usize>(
@@ -111,7 +112,7 @@ pub fn doubles(w: Source<'_, f64>, x: &Panels<f64>, m: usize, c: &mut [f64]) {
     }
 }
 
-fn add_to<T: Packed + AddAssign>(c: &mut [T], rows: Range<usize>, sums: &[T], x: &Panels<T>) {
+fn add_to<T: Pod + Default + AddAssign>(c: &mut [T], rows: Range<usize>, sums: &[T], x: &Panels<T>) {
     let n = x.inputs().max(1);
     for (c, sums) in
         c[rows.start * n..rows.end * n].chunks_exact_mut(n).zip(sums.chunks_exact(x.width().max(1)))

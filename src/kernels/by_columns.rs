@@ -6,9 +6,12 @@ use crate::parallel;
 use bytemuck::Pod;
 use std::mem::MaybeUninit;
 
-/// `y [n, m]`, from what `f(first, rows)` adds to zeros `rows [.., n]`, for `height` columns of `y` at a time or fewer
-/// at the end; `None` where there is not so much memory.
-pub fn turned<T: Pod + Send + Sync>(
+/// Bytes that a thread has for a block and what becomes of it, if that is more than a row.
+const ROOM: usize = 2 << 20;
+
+/// `y [n, m]`, from what `f(first, rows)` adds to zeros `rows [.., n]`, for `height` columns of `y` at a time, or fewer
+/// where they are long and at the end; `None` where there is not so much memory.
+pub fn by_columns<T: Pod + Send + Sync>(
     [n, m]: [usize; 2],
     height: usize,
     f: impl Fn(usize, &mut [T]) + Sync + Send,
@@ -17,10 +20,16 @@ pub fn turned<T: Pod + Send + Sync>(
     if n * m == 0 {
         return Some(y);
     }
+    let height = height.min(ROOM / (2 * n * size_of::<T>())).max(1);
     let room = &mut y.spare_capacity_mut()[..n * m];
     // Where the columns of a block belong, for each row.
     let mut places: Vec<Vec<&mut [MaybeUninit<T>]>> = Vec::new();
-    places.resize_with(m.div_ceil(height), || Vec::with_capacity(n));
+    places.try_reserve_exact(m.div_ceil(height)).ok()?;
+    for _ in 0..m.div_ceil(height) {
+        let mut of_block = Vec::new();
+        of_block.try_reserve_exact(n).ok()?;
+        places.push(of_block);
+    }
     for row in room.chunks_mut(m) {
         places.iter_mut().zip(row.chunks_mut(height)).for_each(|(places, part)| places.push(part));
     }
@@ -46,14 +55,14 @@ pub fn turned<T: Pod + Send + Sync>(
 
 #[cfg(test)]
 mod tests {
-    use super::turned;
+    use super::by_columns;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
         fn every_number_has_its_place(n in 0_usize..40, m in 0_usize..70, height in 1_usize..20) {
             let number = |row: usize, column: usize| (row * 100 + column) as f32 + 1.0;
-            let y = turned([n, m], height, |first, rows: &mut [f32]| {
+            let y = by_columns([n, m], height, |first, rows: &mut [f32]| {
                 for (j, row) in rows.chunks_exact_mut(n).enumerate() {
                     row.iter_mut().enumerate().for_each(|(i, y)| *y += number(i, first + j));
                 }
@@ -65,7 +74,7 @@ mod tests {
 
     #[test]
     fn too_much_is_none() {
-        assert!(turned([usize::MAX, 2], 1, |_, _: &mut [f32]| {}).is_none());
-        assert!(turned([1 << 40, 1 << 20], 1 << 20, |_, _: &mut [f32]| {}).is_none());
+        assert!(by_columns([usize::MAX, 2], 1, |_, _: &mut [f32]| {}).is_none());
+        assert!(by_columns([usize::MAX / 8, 1], 1, |_, _: &mut [f32]| {}).is_none());
     }
 }
