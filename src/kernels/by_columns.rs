@@ -1,6 +1,6 @@
 //! A matrix that is computed in blocks of its columns, each of which is a row there.
 
-use super::memory::{reserve, with_room};
+use super::memory::{copy, reserve, with_room};
 use super::transpose::transpose;
 use crate::parallel;
 use bytemuck::Pod;
@@ -41,7 +41,7 @@ pub fn by_columns<T: Pod + Send + Sync>(
             f(i * height, rows);
             transpose((rows, n), [columns, n], (to, columns));
             for (place, y) in places.into_iter().zip(to.chunks_exact(columns)) {
-                place.write_copy_of_slice(y);
+                copy(y, place);
             }
         });
     });

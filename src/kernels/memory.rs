@@ -121,8 +121,9 @@ impl<'a, T: Pod> Slot<'a, T> {
     }
 }
 
+/// Puts values to a place for as many.
 #[inline(always)]
-fn copy<T: Copy>(values: &[T], to: &mut [MaybeUninit<T>]) {
+pub fn copy<T: Copy>(values: &[T], to: &mut [MaybeUninit<T>]) {
     assert_eq!(values.len(), to.len());
     // SAFETY: both have that many values, and what is borrowed mutably overlaps nothing.
     #[allow(unsafe_code)]
