@@ -3,7 +3,9 @@
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo};
 use crate::recipe::RecipeStep;
-use crate::{Error, Fault, Float, GraphError, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight};
+use crate::{
+    AffineQuantizer, Error, Fault, Float, GraphError, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight,
+};
 use std::fmt::Debug;
 
 /// The half of a step that has no number type: what it is called, whether its settings and its place in a
@@ -179,6 +181,12 @@ pub trait WeightCompressor<T: Float = f32>: Send + Sync {
     /// # Errors
     /// What is wrong with it.
     fn compress_weight(&self, info: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault>;
+
+    /// The quantizer that this step is: a stream runs it together with the step before.
+    #[doc(hidden)]
+    fn quantizer(&self) -> Option<&AffineQuantizer> {
+        None
+    }
 
     /// Compresses a single tensor, array or weight without a model or a pipeline.
     ///

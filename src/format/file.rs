@@ -33,22 +33,20 @@ mod imp {
     const TELL: u64 = 16 << 20;
 
     impl Inner {
-        /// The disk works while more is made, or all of it would be waited for in the end.
-        pub fn has_written(&mut self, bytes: usize) -> std::io::Result<()> {
-            self.written += bytes as u64;
+        /// The disk works while more is made, or all of it would be waited for in the end. What earlier calls have
+        /// written is told of first: bytes that have been accepted are not an error any more.
+        pub fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
             if self.written - self.told >= TELL {
                 self.file.flush()?;
                 begin_writing(self.file.get_ref().as_file(), self.told, self.written - self.told);
                 self.told = self.written;
             }
-            Ok(())
+            let accepted = self.file.write(bytes)?;
+            self.written += accepted as u64;
+            Ok(accepted)
         }
 
         pub fn create(path: &Path) -> Result<Self> {
-            let folder = match path.parent() {
-                Some(parent) if !parent.as_os_str().is_empty() => parent,
-                _ => Path::new("."),
-            };
             let io = |e| Error::io(path, e);
             // A device or a pipe must not be replaced by a file.
             match std::fs::metadata(path) {
@@ -60,7 +58,7 @@ mod imp {
             builder.prefix(".bantam-").suffix(".tmp");
             #[cfg(unix)]
             builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-            let file = builder.tempfile_in(folder).map_err(io)?;
+            let file = builder.tempfile_in(folder(path)).map_err(io)?;
             Ok(Self {
                 file: BufWriter::with_capacity(1 << 20, file),
                 path: path.to_path_buf(),
@@ -76,8 +74,34 @@ mod imp {
             file.as_file().sync_all().map_err(|e| Error::io(&path, e))?;
             keep_mode(&file, &path);
             file.persist(&path).map_err(|e| Error::io(&path, e.error))?;
-            Ok(())
+            sync_folder(&path).map_err(|e| Error::io(&path, e))
         }
+    }
+
+    fn folder(path: &Path) -> &Path {
+        match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Sees to it that the name of the file outlives a crash, as its bytes do.
+    ///
+    /// Nothing more can be done in a folder that may be written to but not read, or where the file system does not
+    /// sync folders: this is no error. One of the disk is, although the file is in place: whoever is told that it is
+    /// saved may delete what it was made of.
+    #[cfg(unix)]
+    fn sync_folder(path: &Path) -> std::io::Result<()> {
+        use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+        match std::fs::File::open(folder(path)).and_then(|folder| folder.sync_all()) {
+            Err(e) if matches!(e.kind(), InvalidInput | PermissionDenied | Unsupported) => Ok(()),
+            done => done,
+        }
+    }
+
+    #[cfg(not(unix))]
+    fn sync_folder(_: &Path) -> std::io::Result<()> {
+        Ok(())
     }
 
     /// The saved file gets the mode of the file it replaces; a new one has what the user's umask gives.
@@ -107,9 +131,7 @@ impl AtomicFile {
 #[cfg(feature = "files")]
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let written = self.inner.file.write(bytes)?;
-        self.inner.has_written(written)?;
-        Ok(written)
+        self.inner.write(bytes)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -176,6 +198,21 @@ mod tests {
         file.write_all(b"new").unwrap();
         file.commit().unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_read_takes_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let mode =
+            |mode| std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o300);
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        let done = file.commit();
+        mode(0o700);
+        done.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
     }
 }

@@ -296,8 +296,8 @@ impl<T: Float> Model<T> {
         self.entries.iter_mut().map(|e| (&mut e.info, &mut e.content))
     }
 
-    /// Reads the values that steps have chosen, but left in their file, and makes the codes of such: whoever runs a
-    /// weight would do it with each product.
+    /// Reads the values that steps have chosen, but left in their file: whoever runs a weight would do it with each
+    /// product.
     pub(crate) fn gather(&mut self) -> Result<()> {
         for (info, content) in self.contents_mut() {
             if let Content::Weight(weight) = content

@@ -6,32 +6,23 @@ use crate::compressor::{Reach, WeightCompressor};
 use crate::format::{AtomicFile, Stream, check_metadata, header_bound, name_file};
 use crate::log::Log;
 use crate::model::{Content, Model, Outline, WeightInfo};
-use crate::recipe::RecipeStep;
 use crate::report::{Report, Size, WeightReport};
-use crate::weight::Coder;
-use crate::{Error, Float, Refusal, Result, Weight, parallel};
+use crate::{AffineQuantizer, Error, Float, Refusal, Result, Weight, parallel};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A step that is ready to compress.
-struct Ready<'a, T: Float> {
-    each: Decided<'a, T>,
-    /// What it makes of values in the pass in which the step before chooses them.
-    coder: Option<Arc<dyn Coder<T>>>,
-}
-
-/// The step itself, or what its survey decided.
-enum Decided<'a, T: Float> {
+/// A step that is ready to compress: itself, what its survey decided, or its form for a stream.
+enum Ready<'a, T: Float> {
     Itself(&'a dyn WeightCompressor<T>),
     Other(Box<dyn WeightCompressor<T> + 'a>),
 }
 
 impl<T: Float> Ready<'_, T> {
     fn get(&self) -> &dyn WeightCompressor<T> {
-        match &self.each {
-            Decided::Itself(each) => *each,
-            Decided::Other(each) => &**each,
+        match self {
+            Self::Itself(each) => *each,
+            Self::Other(each) => &**each,
         }
     }
 }
@@ -60,13 +51,10 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
     // the report, or every weight would be counted again.
     let mut ready: Vec<Ready<'_, T>> = Vec::with_capacity(steps.len());
     for (i, each) in streamed.into_iter().enumerate() {
-        let coder = match steps[i].step.recipe() {
-            Some(RecipeStep::Quantize(quantizer)) => quantizer.ahead(),
-            _ => None,
-        };
-        let each = match each.survey() {
-            None => Decided::Itself(each),
-            Some(survey) => Decided::Other(resolve(survey, &mut |survey| {
+        let each = match (each.survey(), each.quantizer()) {
+            (None, None) => Ready::Itself(each),
+            (None, Some(quantizer)) => Ready::Other(Box::new(quantizer.streamed())),
+            (Some(survey), _) => Ready::Other(resolve(survey, &mut |survey| {
                 let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.step.name())).collect();
                 let selected: Vec<_> =
                     model.entries().filter(|(info, _)| each.select().takes(info)).collect();
@@ -78,7 +66,7 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
                 Ok(())
             })?),
         };
-        ready.push(Ready { each, coder });
+        ready.push(each);
     }
 
     ready.iter().zip(&logs).try_for_each(|(step, log)| passed_over(step.get(), model, log))?;
@@ -167,10 +155,12 @@ fn through<T: Float>(
     let mut info = info.clone();
     for (i, ((step, planned), log)) in ready.iter().zip(planned).zip(logs).enumerate() {
         if step.get().select().takes(&info) {
-            if let Some(next) = ready.get(i + 1)
-                && let Some(coder) = next.coder.as_ref().filter(|_| next.get().select().takes(&info))
+            // What the next step makes of values is made in the pass in which this one chooses them.
+            if let Some(next) = ready.get(i + 1).map(Ready::get)
+                && next.select().takes(&info)
+                && let Some(coder) = next.quantizer().and_then(AffineQuantizer::ahead)
             {
-                weight = weight.coded_ahead(coder);
+                weight = weight.coded_ahead(&coder);
             }
             weight = one(step.get(), &info, weight, Some(planned), log)?;
             info.shape = weight.shape().to_vec();

@@ -9,12 +9,14 @@ use crate::weight::{
 };
 use crate::{Fault, Float};
 
-/// Codes the kept entries of `leaf`; its support stays as it is.
+/// Codes the kept entries of `leaf`; its support stays as it is. Where the values are in a file and their codes go to
+/// another, these may be `put_off`: made whenever they are asked for.
 pub(super) fn encode<T: Float>(
     leaf: Leaf<T>,
     scheme: Scheme,
     granularity: Granularity,
     how: Range,
+    put_off: bool,
 ) -> Result<Leaf<T>, Fault> {
     let leaf = leaf.settled()?;
     let mask = leaf.mask()?;
@@ -22,18 +24,19 @@ pub(super) fn encode<T: Float>(
     let run = granularity.block(leaf.rows(), leaf.cols()).max(1);
     let way = Way { bits: scheme.bits, symmetric: scheme.symmetric, granularity };
     if let Some(coded) = leaf.ahead(way).filter(|_| how == Range::MinMax) {
-        let (scales, zeros, codes) = coded.join();
+        let (scales, zeros, codes) = coded.join()?;
         return Ok(leaf.recoded(coding(scheme, granularity, scales, &zeros, codes)));
     }
     let whole = match granularity {
         Granularity::Tensor => Some(whole(&leaf, mask, scheme, how)?),
         _ => None,
     };
-    if let Some(grid) = whole
+    if put_off
+        && let Some(grid) = whole
         && let Some(values) = leaf.left_in_file(scheme.bits)
     {
         let late = Late { values: values.clone(), bits: scheme.bits, steps: grid.steps() };
-        let codes = Codes::made(scheme.bits, leaf.kept(), late);
+        let codes = Codes::made(scheme.bits, leaf.kept(), late)?;
         let coding = coding(scheme, granularity, vec![grid.scale], &[grid.zero], codes);
         return Ok(leaf.recoded(coding));
     }
@@ -42,8 +45,8 @@ pub(super) fn encode<T: Float>(
     let rank = |i: usize| mask.map_or(i, |m| m.rank(i));
     // Blocks of a dense leaf begin at whole bytes; those of kept entries anywhere.
     let bits = if mask.is_none() { scheme.bits } else { 8 };
-    let packed = |codes: usize| Codes::packed_bytes(bits, codes).ok_or(TOO_LARGE);
-    let room = memory::reserve(packed(leaf.kept())?).map_err(|_| TOO_LARGE)?;
+    let packed = |codes: usize| Codes::packed_bytes(bits, codes).ok_or(Codes::TOO_LARGE);
+    let room = memory::reserve(packed(leaf.kept())?).map_err(|_| Codes::TOO_LARGE)?;
     let runs = if whole.is_some() { 0 } else { leaf.len().div_ceil(run) };
     let (mut scales, mut zeros) = (vec![T::zero(); runs], vec![0; runs]);
     let (mut scales_left, mut zeros_left) = (&mut scales[..], &mut zeros[..]);
@@ -176,9 +179,11 @@ impl<T: Float> Make for Late<T> {
         }
         Ok(())
     }
-}
 
-const TOO_LARGE: Fault = Fault::Form("its codes do not fit in memory");
+    fn resident(&self) -> usize {
+        self.values.resident_bytes()
+    }
+}
 
 /// One grid for all kept entries.
 fn whole<T: Float>(

@@ -159,10 +159,44 @@ impl AffineQuantizer {
         Some(Arc::new(encode::Ahead { scheme, granularity: self.granularity }))
     }
 
+    /// The same step for weights that are written to a file as soon as they are compressed.
+    pub(crate) fn streamed(&self) -> Streamed<'_> {
+        Streamed(self)
+    }
+
     /// Codes one matrix.
     pub(crate) fn encode<T: Float>(&self, leaf: Leaf<T>) -> Result<Leaf<T>, Fault> {
+        self.code(leaf, false)
+    }
+
+    fn code<T: Float>(&self, leaf: Leaf<T>, put_off: bool) -> Result<Leaf<T>, Fault> {
         let scheme = Scheme { bits: self.bits, symmetric: self.symmetric };
-        encode::encode(leaf, scheme, self.granularity, self.range)
+        encode::encode(leaf, scheme, self.granularity, self.range, put_off)
+    }
+
+    fn code_weight<T: Float>(&self, weight: Weight<T>, put_off: bool) -> Result<Outcome<T>, Fault> {
+        self.validate()?;
+        if weight.is_empty() {
+            return Ok(Outcome::left(weight, LeftAlone::Empty));
+        }
+        if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
+            return Ok(Outcome::left(weight, LeftAlone::Already));
+        }
+        let before = weight.clone();
+        let after = weight.map_leaves(&mut |leaf| {
+            // Already coded: the residual of a factored weight.
+            if leaf.is_coded() {
+                return Ok(leaf);
+            }
+            // The rank of a factor may be known only now.
+            self.check_inputs(leaf.cols()).map_err(Fault::Refused)?;
+            self.code(leaf, put_off)
+        })?;
+        let after = match self.activations {
+            Activations::Float => after,
+            coded => after.with_activations(coded),
+        };
+        Ok(Outcome::smaller(before, after))
     }
 }
 
@@ -226,27 +260,65 @@ impl<T: Float> WeightCompressor<T> for AffineQuantizer {
     }
 
     fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
-        self.validate()?;
-        if weight.is_empty() {
-            return Ok(Outcome::left(weight, LeftAlone::Empty));
-        }
-        if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
-            return Ok(Outcome::left(weight, LeftAlone::Already));
-        }
-        let before = weight.clone();
-        let after = weight.map_leaves(&mut |leaf| {
-            // Already coded: the residual of a factored weight.
-            if leaf.is_coded() {
-                return Ok(leaf);
+        self.code_weight(weight, false)
+    }
+
+    fn quantizer(&self) -> Option<&AffineQuantizer> {
+        Some(self)
+    }
+}
+
+/// A quantizer of weights that are written to a file as soon as they are compressed: codes of values in another file
+/// need not be in memory for that.
+pub(crate) struct Streamed<'a>(&'a AffineQuantizer);
+
+impl<T: Float> WeightCompressor<T> for Streamed<'_> {
+    fn select(&self) -> &Select {
+        &self.0.select
+    }
+
+    fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        self.0.code_weight(weight, true)
+    }
+
+    fn quantizer(&self) -> Option<&AffineQuantizer> {
+        Some(self.0)
+    }
+}
+
+#[cfg(all(test, feature = "files"))]
+mod tests {
+    use super::*;
+    use crate::{MagnitudePruner, Tensor};
+
+    #[test]
+    fn only_a_stream_puts_codes_off() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model");
+        let values: Vec<f32> = (0..40_000).map(|i| (i * 7919 % 1009) as f32 - 500.0).collect();
+        let tensor = Tensor::new(&[200, 200], values).unwrap();
+        for pruned in [false, true] {
+            Model::from_tensors([("w", tensor.clone())]).unwrap().save(&path).unwrap();
+            let model: Model = Model::open(&path).unwrap();
+            let (info, weight) = model.entries().next().unwrap();
+            let mut weight = weight.clone();
+            let mut wanted = Weight::from(tensor.clone());
+            if pruned {
+                let pruner = MagnitudePruner::sparsity(0.3);
+                weight = pruner.compress_weight(info, weight).unwrap().weight;
+                wanted = pruner.compress_weight(info, wanted).unwrap().weight;
             }
-            // The rank of a factor may be known only now.
-            self.check_inputs(leaf.cols()).map_err(Fault::Refused)?;
-            self.encode(leaf)
-        })?;
-        let after = match self.activations {
-            Activations::Float => after,
-            coded => after.with_activations(coded),
-        };
-        Ok(Outcome::smaller(before, after))
+            let quantizer = AffineQuantizer::bits(4).asymmetric();
+            let wanted = quantizer.compress_weight(info, wanted).unwrap().weight;
+            let now = quantizer.compress_weight(info, weight.clone()).unwrap().weight;
+            let later = quantizer.streamed().compress_weight(info, weight).unwrap().weight;
+            assert!(now.form().quantized && now == wanted && later == wanted);
+            assert_eq!(now.resident_bytes(), wanted.resident_bytes());
+            assert!(later.resident_bytes() + 10_000 < now.resident_bytes());
+            // The file is not needed any more, but by the stream.
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(100).unwrap();
+            assert_eq!(now.to_dense().unwrap(), wanted.to_dense().unwrap());
+            assert!(later.to_dense().is_err());
+        }
     }
 }

@@ -6,12 +6,16 @@
 use super::affine::Granularity;
 use super::bytes::Make;
 use super::codes::Codes;
-use super::leaf::{Coding, Leaf, Support};
+use super::leaf::{BLOCK, Coding, Leaf, Support, run_length};
 use super::mask::Mask;
 use super::values::Values;
 use super::{Node, Weight};
 use crate::{Fault, Float};
 use std::sync::Arc;
+
+/// Entries of a piece at most: a larger one would take longer than to read the values once more, for a copy of it leaves
+/// the cache, and there are few of them for all threads.
+const MOST: usize = 8 * BLOCK;
 
 /// Which codes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,7 +49,7 @@ pub(crate) struct Coded<T> {
 
 impl<T: Float> Coded<T> {
     /// Scales and zero points of all blocks, and the codes of all pieces one after the other.
-    pub fn join(self: &Arc<Self>) -> (Vec<T>, Vec<u8>, Codes) {
+    pub fn join(self: &Arc<Self>) -> Result<(Vec<T>, Vec<u8>, Codes), Fault> {
         let blocks = self.pieces.iter().map(|p| p.scales.len()).sum();
         let (mut scales, mut zeros) = (Vec::with_capacity(blocks), Vec::with_capacity(blocks));
         let mut len = 0;
@@ -54,16 +58,22 @@ impl<T: Float> Coded<T> {
             scales.extend_from_slice(&piece.scales);
             zeros.extend_from_slice(&piece.zeros);
             len += piece.codes.len();
-            starts.push(len * usize::from(self.way.bits));
+            starts.push(len);
         }
         let joined = Joined { starts, coded: Arc::clone(self) };
-        (scales, zeros, Codes::made(self.way.bits, len, joined))
+        Ok((scales, zeros, Codes::made(self.way.bits, len, joined)?))
+    }
+
+    /// Bytes of memory.
+    pub fn resident_bytes(&self) -> usize {
+        let piece = |p: &Piece<T>| size_of_val(&p.scales[..]) + p.zeros.len() + p.codes.resident_bytes();
+        self.pieces.iter().map(piece).sum()
     }
 }
 
 /// The codes of pieces, each of which begins at a whole byte of its own, without room between them.
 struct Joined<T> {
-    /// The first bit of each piece, and the end of the last.
+    /// The first code of each piece, and the end of the last.
     starts: Vec<usize>,
     coded: Arc<Coded<T>>,
 }
@@ -71,9 +81,10 @@ struct Joined<T> {
 impl<T: Float> Make for Joined<T> {
     fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
         out.fill(0);
-        let first = self.starts[1..].partition_point(|end| *end <= at * 8);
+        let bits = usize::from(self.coded.way.bits);
+        let first = self.starts[1..].partition_point(|end| *end * bits <= at * 8);
         for (start, piece) in self.starts[first..].iter().zip(&self.coded.pieces[first..]) {
-            let (byte, shift) = (start / 8, start % 8);
+            let (byte, shift) = (start * bits / 8, start * bits % 8);
             if byte >= at + out.len() {
                 break;
             }
@@ -84,6 +95,10 @@ impl<T: Float> Make for Joined<T> {
             }
         }
         Ok(())
+    }
+
+    fn resident(&self) -> usize {
+        self.coded.resident_bytes()
     }
 }
 
@@ -96,10 +111,10 @@ fn add_bits(bytes: &[u8], to: usize, at: usize, out: &mut [u8], bits: impl Fn(u8
 impl<T: Float> Weight<T> {
     /// The same weight. Whoever chooses among its values, if they are in a file, codes those that are left as well.
     pub(crate) fn coded_ahead(mut self, coder: &Arc<dyn Coder<T>>) -> Self {
-        if let Node::Leaf(Leaf { cols, support: Support::All, coding: Coding::Float(values), .. }) =
+        if let Node::Leaf(Leaf { rows, cols, support: Support::All, coding: Coding::Float(values) }) =
             &mut self.node
             && values.is_unread()
-            && coder.way().divides(*cols)
+            && coder.way().fits(*rows, *cols)
         {
             values.expect(coder);
         }
@@ -108,12 +123,15 @@ impl<T: Float> Weight<T> {
 }
 
 impl Way {
-    fn divides(&self, cols: usize) -> bool {
-        match self.granularity {
+    /// Whether a matrix can be cut into whole blocks that are chosen and coded piece by piece.
+    fn fits(&self, rows: usize, cols: usize) -> bool {
+        let divides = match self.granularity {
             Granularity::Tensor => false,
             Granularity::Channel => cols > 0,
             Granularity::Group { size } => size > 0 && cols.is_multiple_of(size),
-        }
+        };
+        // The cut is at a multiple of 64 as well: 64 rows where their length is odd.
+        divides && run_length(self.granularity.block(rows, cols), BLOCK).min(rows * cols) <= MOST
     }
 }
 
@@ -146,9 +164,11 @@ mod tests {
                 Piece { scales: vec![now.len() as f32], zeros: vec![1], codes: Codes::pack(bits, now) }
             });
             let coded = Arc::new(Coded { way, pieces: pieces.collect() });
-            let (scales, zeros, codes) = coded.join();
+            let (scales, zeros, codes) = coded.join().unwrap();
             prop_assert_eq!(scales, lens.iter().map(|len| *len as f32).collect::<Vec<_>>());
             prop_assert_eq!(zeros.len(), lens.len());
+            prop_assert_eq!(codes.resident_bytes(), coded.resident_bytes());
+            prop_assert!(codes.resident_bytes() >= codes.stored_bytes());
             let wanted = Codes::pack(bits, &all);
             prop_assert_eq!(&codes, &wanted);
             let wanted = wanted.packed();
@@ -160,5 +180,19 @@ mod tests {
             codes.packed().read_into(0, head).unwrap();
             prop_assert_eq!(&bytes[..], wanted.heap().unwrap());
         }
+    }
+
+    #[test]
+    fn large_pieces_are_not_coded_ahead() {
+        let fits = |granularity, rows, cols| Way { bits: 4, symmetric: true, granularity }.fits(rows, cols);
+        let group = |size| Granularity::Group { size };
+        for (rows, cols) in [(64, 1 << 13), (1 << 20, 4096), (9, 11_008), (3, 100_003), (700, 401), (1, 1)] {
+            assert!(fits(Granularity::Channel, rows, cols), "{rows} x {cols}");
+            assert!(!fits(Granularity::Tensor, rows, cols));
+        }
+        assert!(fits(group(32), 64, 1 << 20));
+        assert!(!fits(group(32), 64, 33));
+        assert!(!fits(Granularity::Channel, 64, 1_000_003));
+        assert!(!fits(group(1_000_003), 64, 1_000_003));
     }
 }

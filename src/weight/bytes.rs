@@ -32,6 +32,9 @@ enum Source {
 pub(crate) trait Make: Send + Sync {
     /// Fills `out` with the bytes from `at` on.
     fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault>;
+
+    /// Bytes of memory that what they are made of occupies.
+    fn resident(&self) -> usize;
 }
 
 impl std::fmt::Debug for Bytes {
@@ -56,11 +59,6 @@ impl Bytes {
 
     pub fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether they are made when asked for.
-    pub fn is_made(&self) -> bool {
-        matches!(self.source, Source::Made(_))
     }
 
     /// A part of these bytes. `start + len` is at most `self.len()`.
@@ -149,7 +147,11 @@ impl Bytes {
 
     /// Bytes of memory that they occupy.
     pub fn resident(&self) -> usize {
-        self.heap().map_or(0, <[u8]>::len)
+        match &self.source {
+            Source::Heap(_) => self.len,
+            Source::File(_) => 0,
+            Source::Made(make) => make.resident(),
+        }
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
+    pub const TOO_LARGE: Fault = Fault::Form("its codes do not fit in memory");
+
     /// The largest code of 1 to 8 `bits`.
     pub fn max(bits: u8) -> u8 {
         u8::MAX >> (8 - bits)
@@ -47,13 +49,9 @@ impl Codes {
     }
 
     /// Codes that are made, packed, when they are asked for.
-    pub fn made(bits: u8, len: usize, make: impl Make + 'static) -> Self {
-        Self { bits, len, bytes: Bytes::made((len * usize::from(bits)).div_ceil(8), make) }
-    }
-
-    /// Whether they are made when they are asked for.
-    pub fn is_made(&self) -> bool {
-        self.bytes.is_made()
+    pub fn made(bits: u8, len: usize, make: impl Make + 'static) -> Result<Self, Fault> {
+        let bytes = Self::packed_bytes(bits, len).ok_or(Self::TOO_LARGE)?;
+        Ok(Self { bits, len, bytes: Bytes::made(bytes, make) })
     }
 
     pub fn bits(&self) -> u8 {
@@ -187,6 +185,24 @@ mod tests {
             pieces.extend(&whole[..a]);
             pieces.extend(&whole[a..]);
             prop_assert_eq!(pieces.finish(), Codes::pack(bits, &whole));
+        }
+    }
+
+    #[test]
+    fn more_codes_than_can_be_counted_are_an_error() {
+        struct Nothing;
+        impl Make for Nothing {
+            fn make(&self, _: usize, _: &mut [u8]) -> Result<(), Fault> {
+                Ok(())
+            }
+
+            fn resident(&self) -> usize {
+                0
+            }
+        }
+        for bits in 2..=8 {
+            assert!(Codes::made(bits, usize::MAX / usize::from(bits) + 1, Nothing).is_err());
+            assert!(Codes::made(bits, usize::MAX / usize::from(bits), Nothing).is_ok());
         }
     }
 

@@ -187,6 +187,10 @@ impl Mask {
 
 /// A byte for each eight entries.
 impl Make for Arc<Mask> {
+    fn resident(&self) -> usize {
+        self.resident_bytes()
+    }
+
     fn make(&self, at: usize, out: &mut [u8]) -> Result<(), Fault> {
         let (first, skip) = (at / 8, at % 8);
         let (head, rest) = out.split_at_mut(out.len().min((8 - skip) % 8));

@@ -169,13 +169,9 @@ impl<T: Float> Leaf<T> {
         }
     }
 
-    /// Whether its numbers are a choice of those in a file, or codes of such numbers that are not made yet.
+    /// Whether its numbers are a choice of those in a file.
     pub(crate) fn is_put_off(&self) -> bool {
-        match &self.coding {
-            Coding::Float(values) => values.ends().is_some(),
-            Coding::Affine(affine) => affine.codes.is_made(),
-            Coding::Codebook(_) => false,
-        }
+        self.ends().is_some()
     }
 
     /// The same leaf with such numbers in memory.

@@ -132,7 +132,10 @@ impl<T: Float> Values<T> {
     pub fn resident_bytes(&self) -> usize {
         match self {
             Self::Owned { data, .. } => size_of_val(&data[..]),
-            Self::Raw { bytes, .. } | Self::Chosen { bytes, .. } => bytes.resident(),
+            Self::Raw { bytes, .. } => bytes.resident(),
+            Self::Chosen { bytes, coded, .. } => {
+                bytes.resident() + coded.as_ref().map_or(0, |coded| coded.resident_bytes())
+            }
         }
     }
 
