@@ -191,9 +191,9 @@ impl Form {
         let w = w.map(|w| &w[..offsets.len()]);
         match self {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and the
-            // rows are cut to as many quads.
             Self::Vnni(cpu) => {
+                // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and
+                // the rows are cut to as many quads.
                 return unsafe { vnni::strip::<S, OF_ROWS>(cpu, w, x, offsets, lanes, ahead, sums) };
             }
             #[cfg(target_arch = "x86_64")]
