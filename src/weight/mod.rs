@@ -347,6 +347,12 @@ pub(crate) fn zeros<T: Float>(rows: usize, cols: usize) -> Result<Vec<T>, Fault>
     zeros.ok_or(Fault::Form("the dense tensor does not fit in memory"))
 }
 
+/// Room for the maps of `n` samples, of `size` values each.
+pub(crate) fn room_for_maps<T: Float>(n: usize, size: usize) -> Result<Vec<T>, Fault> {
+    let room = n.checked_mul(size).and_then(|n| memory::reserve(n).ok());
+    room.ok_or(Fault::Form("the maps do not fit in memory"))
+}
+
 impl<T: Float> From<Tensor<T>> for Weight<T> {
     fn from(tensor: Tensor<T>) -> Self {
         let shape = tensor.shape().to_vec();

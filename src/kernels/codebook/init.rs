@@ -13,6 +13,7 @@ pub fn linear(points: &Points, k: usize) -> Vec<f64> {
         let t = i as f64 / steps;
         low * (1.0 - t) + high * t
     };
+    // Between ends that are equal, or nearly, rounding takes them up and down.
     with_zero(points, (0..k).map(at).collect())
 }
 
@@ -74,14 +75,14 @@ fn drawn(weights: &[f64], at: f64) -> Option<usize> {
     last
 }
 
-/// Makes the centre nearest to 0 a 0, where a point is.
+/// The centres in order, the nearest to 0 made a 0 where a point is.
 fn with_zero(points: &Points, mut centres: Vec<f64>) -> Vec<f64> {
     if points.has_zero()
         && let Some(nearest) = centres.iter_mut().min_by(|a, b| a.abs().total_cmp(&b.abs()))
     {
         *nearest = 0.0;
-        centres.sort_unstable_by(f64::total_cmp);
     }
+    centres.sort_unstable_by(f64::total_cmp);
     centres
 }
 

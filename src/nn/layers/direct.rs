@@ -11,7 +11,8 @@
 use super::conv::Geometry;
 use crate::kernels::cpu::fast;
 use crate::kernels::gemm::{Across, Along, InPlace, Left, Out, PAST, Part, Vector, along};
-use crate::kernels::memory::{by_chunks, reserve, with_room};
+use crate::kernels::memory::{by_chunks, with_room};
+use crate::weight::room_for_maps;
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
@@ -79,18 +80,16 @@ impl Direct {
     /// `y [n, out, windows]`, bias added where there is one.
     pub fn forward<T: Float>(&self, x: &[T], w: &[T], bias: &[T], y: &mut [T]) {
         let size = (self.out * self.g.windows()).max(1);
-        let n = y.len() / size;
         self.with_places(|places| {
-            let kernel = Kernel { w, bias, places };
-            parallel::for_each_chunk(y, size, |i, y| self.maps_of_sample(self.sample(x, i), kernel, n, y));
+            let maps = self.maps_of(y.len() / size, x, Kernel { w, bias, places });
+            parallel::for_each_chunk(y, size, maps);
         });
     }
 
     /// The same in new memory, of `n` samples.
     pub fn maps<T: Float>(&self, n: usize, x: &[T], w: &[T], bias: &[T]) -> Result<Vec<T>, Fault> {
         let (windows, size) = (self.g.windows(), self.out * self.g.windows());
-        let room = n.checked_mul(size).and_then(|n| reserve(n).ok());
-        let room = room.ok_or(Fault::Form("the maps do not fit in memory"))?;
+        let room = room_for_maps(n, size)?;
         self.with_places(|places| {
             let kernel = Kernel { w, bias, places };
             if n == 1 && self.g.groups == 1 {
@@ -102,8 +101,9 @@ impl Direct {
                     })
                 });
             }
+            let maps = self.maps_of(n, x, kernel);
             by_chunks(room, n * size, size, |i, y| {
-                self.maps_of_sample(self.sample(x, i), kernel, n, y);
+                maps(i, y);
                 Ok(())
             })
         })
@@ -124,17 +124,19 @@ impl Direct {
         m.div_ceil(if share { parallel::threads() } else { 1 }).max(1)
     }
 
-    /// The maps of one of `n` samples.
-    fn maps_of_sample<T: Float>(&self, x: &[T], kernel: Kernel<'_, T>, n: usize, y: &mut [T]) {
+    /// `f(i, y)` for the maps `y` of the sample `i` of `n`.
+    fn maps_of<T: Float>(&self, n: usize, x: &[T], kernel: Kernel<'_, T>) -> impl Fn(usize, &mut [T]) {
         let (windows, m, maps) = (self.g.windows(), self.out / self.g.groups, self.together(n));
-        self.framed(x, |x| {
-            for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
-                let x = self.windows(x, group).values;
-                parallel::for_each_chunk(y, maps * windows, |i, y| {
-                    self.some_maps(x, kernel, group * m + i * maps, y);
-                });
-            }
-        });
+        move |i, y| {
+            self.framed(self.sample(x, i), |x| {
+                for (group, y) in y.chunks_exact_mut((m * windows).max(1)).enumerate() {
+                    let x = self.windows(x, group).values;
+                    parallel::for_each_chunk(y, maps * windows, |i, y| {
+                        self.some_maps(x, kernel, group * m + i * maps, y);
+                    });
+                }
+            });
+        }
     }
 
     /// Some maps, from `first` on, from the channels of their group.

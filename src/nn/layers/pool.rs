@@ -126,7 +126,7 @@ fn max_of_plane<T: Float>(window: &Window, x: &[T], y: &mut [T], places: &mut [u
     });
 }
 
-/// The same without places.
+/// The same values without places.
 pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
     let width = window.input[1];
     if window.padding != [0, 0] {
@@ -163,9 +163,10 @@ pub fn max_values<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
 #[inline(always)]
 fn largest_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
     let (width, out) = (window.input[1], window.output[1].max(1));
-    // The larger of two lines, a few times: these follow each other where nothing of a line is left out, so that what
-    // is computed together need not end with it.
-    let mut lines = [T::zero(); NEAR];
+    // The larger of two neighbours, for some lines: these follow each other where nothing of a line is left out, so that
+    // what is computed together need not end with it. Neighbours come before lines, so that of 0 and -0 the first wins,
+    // as it does with places.
+    let mut halves = [T::zero(); NEAR];
     let some = if width == 2 * out { NEAR / width } else { 0 };
     if some == 0 {
         for (row, y) in y.chunks_exact_mut(out).enumerate() {
@@ -176,19 +177,19 @@ fn largest_of_four<T: Float>(window: &Window, x: &[T], y: &mut [T]) {
         return;
     }
     for (y, x) in y.chunks_mut(some * out).zip(x.chunks(2 * some * width)) {
-        let lines = &mut lines[..2 * y.len()];
-        for (to, x) in lines.chunks_exact_mut(width).zip(x.chunks_exact(2 * width)) {
-            let (upper, lower) = x.split_at(width);
-            to.iter_mut().zip(upper).zip(lower).for_each(|((to, a), b)| *to = larger(*a, *b));
+        let halves = &mut halves[..2 * y.len()];
+        halves.iter_mut().zip(x.as_chunks().0).for_each(|(to, [a, b])| *to = larger(*a, *b));
+        for (y, halves) in y.chunks_exact_mut(out).zip(halves.chunks_exact(width)) {
+            let (upper, lower) = halves.split_at(out);
+            y.iter_mut().zip(upper).zip(lower).for_each(|((y, a), b)| *y = larger(*a, *b));
         }
-        y.iter_mut().zip(lines.as_chunks().0).for_each(|(y, [a, b])| *y = larger(*a, *b));
     }
 }
 
 /// Values of lines that stay in the nearest cache.
 const NEAR: usize = 512;
 
-/// NaN wins, so that it is not hidden.
+/// The first where both are equal. NaN wins, so that it is not hidden.
 #[inline(always)]
 fn larger<T: Float>(a: T, b: T) -> T {
     if b > a || b.is_nan() { b } else { a }
@@ -268,6 +269,7 @@ pub fn global_backward<T: Float>(size: usize, dy: &[T], dx: &mut [T]) {
 mod tests {
     use super::super::gradcheck::{check, dot, numbers};
     use super::*;
+    use proptest::prelude::*;
 
     fn window(size: [usize; 2], stride: [usize; 2], padding: [usize; 2]) -> Window {
         let input = [5, 6];
@@ -325,6 +327,27 @@ mod tests {
             max_forward(&w, &x, &mut a, &mut places);
             max_values(&w, &x, &mut b);
             assert!(a.iter().zip(&b).all(|(a, b)| a == b || a.is_nan() && b.is_nan()));
+        }
+    }
+
+    proptest! {
+        /// To the bit: of 0 and -0, the first.
+        #[test]
+        fn equal_values_are_the_same_with_and_without_places(
+            height in 2_usize..9, width in prop_oneof![2_usize..40, 500_usize..520], planes in 1_usize..4,
+            seed in any::<u64>(), size in 1_usize..4, stride in 1_usize..3,
+        ) {
+            let (size, stride) = if size > height.min(width) { (2, 2) } else { (size, stride) };
+            let output = [height, width].map(|n| (n - size) / stride + 1);
+            let input = [height, width];
+            let w = Window { size: [size; 2], stride: [stride; 2], padding: [0; 2], input, output };
+            let value = |i: usize| [-1.0, 0.0, -0.0, -0.5][(seed.rotate_left(i as u32 * 7) >> (i % 5) & 3) as usize];
+            let x: Vec<f32> = (0..planes * height * width).map(value).collect();
+            let n = planes * w.out_plane();
+            let (mut a, mut b, mut places) = (vec![0.0_f32; n], vec![0.0_f32; n], vec![0; n]);
+            max_forward(&w, &x, &mut a, &mut places);
+            max_values(&w, &x, &mut b);
+            prop_assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()));
         }
     }
 

@@ -6,10 +6,10 @@
 //! computed with the others and left out. With a stride, the pixels that one entry can meet are an image of their own.
 
 use super::super::decoder::Decoder;
-use super::super::{Coding, Leaf, Node, Weight};
+use super::super::{Coding, Leaf, Node, Weight, room_for_maps};
 use super::{Activations, MIN_PARALLEL, SERIAL, grid_of};
 use crate::kernels::cpu::fast;
-use crate::kernels::memory::{by_chunks, reserve, with_room, with_scratch};
+use crate::kernels::memory::{by_chunks, with_room, with_scratch, zeroed};
 use crate::kernels::products::EXACT;
 use crate::kernels::products::maps::Run;
 use crate::kernels::products::quads::{
@@ -69,7 +69,7 @@ impl Windows {
     /// Where the quads of a kernel find their pixels, in the order of [`sort_kernel`]; `None` where that is too far.
     fn taps(&self) -> Option<Taps> {
         let (phases, [height, width]) = (self.phases(), self.size());
-        u32::try_from(self.quads().checked_mul(self.area())? + WIDTH).ok()?;
+        u32::try_from(self.quads().checked_mul(self.area())?.checked_add(WIDTH)?).ok()?;
         let ([kh, kw], each) = (self.kernel, if self.channels == 1 { TOGETHER } else { 1 });
         let mut offsets = Vec::with_capacity(self.quads() * kh * kw);
         for q in 0..self.quads() {
@@ -211,40 +211,64 @@ impl<T: Float> Leaf<T> {
             return Ok(None);
         }
         let mask = leaf.mask()?;
-        let mut row = vec![1; self.cols];
-        let mut ones = sort_kernel(&row, channels, kernel);
-        let len = self.rows.next_multiple_of(ROWS) * ones.len();
-        let mut w = Vec::with_capacity(len);
-        let mut parts = Vec::with_capacity(self.rows);
-        for r in 0..self.rows {
-            decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), &mut row);
-            w.append(&mut sort_kernel(&row, channels, kernel));
-            let mut sum = [0];
-            Form::best().sums(&row, self.cols, &mut sum);
-            let scale = decoder.grid(r, 0).0.widen();
-            parts.push(Part { scale, sum: sum[0], zero: decoder.signed_zero(r, 0) });
-        }
-        w.resize(len, [0; TOGETHER]);
-        if decoder.is_centred() {
-            ones.clear();
+        let quads = quads(channels, kernel);
+        let w = self.rows.checked_next_multiple_of(ROWS).and_then(|rows| zeroed(rows.checked_mul(quads)?));
+        let mut w: Vec<Weights> = w.ok_or(Fault::Form("the kernel does not fit in memory"))?;
+        let some = (SERIAL / self.cols).max(1);
+        parallel::for_each_chunk(&mut w[..self.rows * quads], some * quads, |i, w| {
+            with_room(self.cols, |row: &mut [i8]| {
+                for (r, w) in (i * some..).zip(w.chunks_exact_mut(quads)) {
+                    decoder.signed(r * self.cols..(r + 1) * self.cols, mask.as_deref(), row);
+                    sort_kernel(row, channels, kernel, w);
+                }
+            });
+        });
+        let mut sums = vec![0; self.rows];
+        Form::best().sums(w.as_flattened(), quads * TOGETHER, &mut sums);
+        let part =
+            |(r, sum)| Part { scale: decoder.grid(r, 0).0.widen(), sum, zero: decoder.signed_zero(r, 0) };
+        let parts = sums.into_iter().enumerate().map(part).collect();
+        let mut ones = Vec::new();
+        if !decoder.is_centred() {
+            ones.resize(quads, [0; TOGETHER]);
+            sort_kernel(&vec![1; self.cols], channels, kernel, &mut ones);
         }
         Ok(Some(MapKernel { how, cols: self.cols, w, parts, ones }))
     }
 }
 
+/// Quads of a row of a kernel.
+fn quads(channels: usize, [kh, kw]: [usize; 2]) -> usize {
+    if channels == 1 { kh * kw.div_ceil(TOGETHER) } else { channels.div_ceil(TOGETHER) * kh * kw }
+}
+
 /// A row of a kernel, `[channels, height, width]`, in quads of channels: `[quads, height, width]`; of a single
-/// channel in quads of neighbours: `[height, quads]`.
-fn sort_kernel(row: &[i8], channels: usize, [kh, kw]: [usize; 2]) -> Vec<Weights> {
-    let quad = |row: &[i8]| std::array::from_fn(|i| row.get(i).copied().unwrap_or(0));
-    if channels == 1 {
-        return row.chunks(kw).flat_map(|line| line.chunks(TOGETHER).map(quad)).collect();
-    }
+/// channel in quads of neighbours: `[height, quads]`. What fills up a quad stays as it is.
+fn sort_kernel(row: &[i8], channels: usize, [kh, kw]: [usize; 2], to: &mut [Weights]) {
     let places = kh * kw;
-    let of_quad = |row: &[i8]| -> Vec<Weights> {
-        let at = |place: usize| std::array::from_fn(|c| row.get(c * places + place).copied().unwrap_or(0));
-        (0..places).map(at).collect()
-    };
-    row.chunks(TOGETHER * places).flat_map(of_quad).collect()
+    if channels == 1 || places == 1 {
+        // In order as they are, line by line.
+        let line = if channels == 1 { kw } else { channels };
+        let lines = row.chunks_exact(line).zip(to.chunks_exact_mut(line.div_ceil(TOGETHER)));
+        return lines.for_each(|(row, to)| to.as_flattened_mut()[..line].copy_from_slice(row));
+    }
+    fast(
+        #[inline(always)]
+        || {
+            for (row, to) in row.chunks(TOGETHER * places).zip(to.chunks_exact_mut(places)) {
+                let mut channels = row.chunks_exact(places);
+                let mut next = || channels.next();
+                if let (Some(a), Some(b), Some(c), Some(d)) = (next(), next(), next(), next()) {
+                    let all = to.iter_mut().zip(a).zip(b).zip(c).zip(d);
+                    all.for_each(|((((to, a), b), c), d)| *to = [*a, *b, *c, *d]);
+                } else {
+                    for (c, row) in row.chunks_exact(places).enumerate() {
+                        to.iter_mut().zip(row).for_each(|(to, w)| to[c] = *w);
+                    }
+                }
+            }
+        },
+    );
 }
 
 impl MapKernel {
@@ -258,17 +282,14 @@ impl MapKernel {
         bias: Option<&[T]>,
     ) -> Result<Option<Vec<T>>, Fault> {
         let map = windows.count();
-        let (size, sample) = (self.parts.len() * map, windows.sample());
-        let (Some(taps), true) = (windows.taps(), n > 0 && size > 0) else { return Ok(None) };
+        let (rows, sample) = (self.parts.len(), windows.sample());
+        let (Some(taps), true) = (windows.taps(), n > 0 && rows > 0 && map > 0) else { return Ok(None) };
+        let size = rows.saturating_mul(map);
         let (strips, runs) = windows.strips();
         let layer = Layer { kernel: self, windows, taps, strips, runs, bias };
-        let room = n.checked_mul(size).and_then(|n| reserve(n).ok());
-        let room = room.ok_or(Fault::Form("the maps do not fit in memory"))?;
-        // Tiles, and samples, that are worth a thread.
-        let work = size * self.cols;
-        let tiles = self.parts.len().div_ceil(ROWS);
-        let tiles = (tiles.saturating_mul(MIN_PARALLEL) / work).clamp(1, tiles);
-        let chunk = tiles * ROWS * map;
+        let room = room_for_maps(n, size)?;
+        let (tiles, together) = worth_a_thread(rows.div_ceil(ROWS), n, [size, self.cols]);
+        let chunk = (tiles * ROWS).saturating_mul(map);
         if n == 1 {
             let maps = layer.coded(samples, |coded| {
                 by_chunks(room, size, chunk, |i, maps| {
@@ -278,7 +299,6 @@ impl MapKernel {
             });
             return maps.ok_or_else(|| Fault::input(samples, 0))?.map(Some);
         }
-        let together = (MIN_PARALLEL / work).clamp(1, n);
         let maps = by_chunks(room, n * size, together * size, |i, maps| {
             for (j, maps) in (i * together..).zip(maps.chunks_exact_mut(size)) {
                 let coded = layer.coded(&samples[j * sample..(j + 1) * sample], |coded| {
@@ -290,6 +310,13 @@ impl MapKernel {
         });
         maps.map(Some)
     }
+}
+
+/// Of the `tiles` of a sample, and of `n` samples, as many as are worth a thread, where a sample is `size` sums of
+/// `cols`.
+fn worth_a_thread(tiles: usize, n: usize, [size, cols]: [usize; 2]) -> (usize, usize) {
+    let work = size.saturating_mul(cols);
+    ((tiles.saturating_mul(MIN_PARALLEL) / work).clamp(1, tiles), (MIN_PARALLEL / work).clamp(1, n))
 }
 
 /// A kernel and where it moves.
@@ -363,12 +390,12 @@ impl<T: Float> Layer<'_, T> {
         self.strips.iter().map(of_strip).collect()
     }
 
-    /// The maps of some rows, from the first of a tile on.
-    fn tiles(&self, first: usize, coded: &Coded<'_, T>, maps: &mut [T]) {
+    /// The maps of some tiles of rows, from `first_tile` on.
+    fn tiles(&self, first_tile: usize, coded: &Coded<'_, T>, maps: &mut [T]) {
         let (form, quads, map) = (Form::best(), self.taps.count(), self.windows.count());
         let (scale, zero) = (coded.grid.scale.widen(), i32::from(coded.grid.zero));
         let (mut sums, mut numbers) = ([[0; WIDTH]; ROWS], [[T::zero(); 2 * WIDTH]; ROWS]);
-        for (first, maps) in (first * ROWS..).step_by(ROWS).zip(maps.chunks_mut(ROWS * map)) {
+        for (first, maps) in (first_tile * ROWS..).step_by(ROWS).zip(maps.chunks_mut(ROWS * map)) {
             let w: [_; ROWS] = std::array::from_fn(|r| &self.kernel.w[(first + r) * quads..][..quads]);
             let bias = |r: usize| self.bias.and_then(|bias| bias.get(first + r)).copied();
             let biases: [T; ROWS] = std::array::from_fn(|r| bias(r).unwrap_or(T::zero()));
@@ -393,5 +420,51 @@ impl<T: Float> Layer<'_, T> {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn kernels_are_sorted_into_quads(channels in 1_usize..14, kernel in [1_usize..6, 1_usize..6], seed in any::<i8>()) {
+            let [kh, kw] = kernel;
+            let row: Vec<i8> = (0..channels * kh * kw).map(|i| (i as i8).wrapping_mul(37) ^ seed).collect();
+            let mut sorted = vec![[0; TOGETHER]; quads(channels, kernel)];
+            sort_kernel(&row, channels, kernel, &mut sorted);
+            let mut wanted = vec![[0; TOGETHER]; sorted.len()];
+            for (i, w) in row.iter().enumerate() {
+                let (channel, y, x) = (i / (kh * kw), i / kw % kh, i % kw);
+                let (quad, place) = match channels {
+                    1 => (y * kw.div_ceil(TOGETHER) + x / TOGETHER, x % TOGETHER),
+                    _ => ((channel / TOGETHER * kh + y) * kw + x, channel % TOGETHER),
+                };
+                wanted[quad][place] = *w;
+            }
+            prop_assert_eq!(sorted, wanted);
+        }
+
+        /// However large all is: the root of what can be counted, too, whose square is counted as 0.
+        #[test]
+        fn something_is_always_worth_a_thread(tiles in 1_usize.., n in 1_usize.., sums in [1_usize.., 1_usize..]) {
+            for sums in [sums, [1; 2], [1 << (usize::BITS / 2); 2], [usize::MAX; 2]] {
+                let (some, together) = worth_a_thread(tiles, n, sums);
+                prop_assert!((1..=tiles).contains(&some) && (1..=n).contains(&together));
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_cannot_be_counted_are_refused() {
+        // Quads of 5 pixels each: together as many as can be counted, of which a strip may not read past the end.
+        let channels = usize::MAX / 5 * TOGETHER;
+        let one = [1, 1];
+        let windows =
+            Windows { channels, input: [1, 5], kernel: one, stride: one, padding: [0, 0], output: [1, 5] };
+        assert_eq!(windows.quads() * windows.area(), usize::MAX);
+        assert!(windows.taps().is_none());
     }
 }
