@@ -13,8 +13,8 @@ use super::{Node, Weight};
 use crate::{Fault, Float};
 use std::sync::Arc;
 
-/// Entries of a piece at most: a larger one would take longer than to read the values once more, for a copy of it leaves
-/// the cache, and there are few of them for all threads.
+/// Entries of a piece at most: a copy of a larger one leaves the cache, and there may be too few for all threads. The
+/// values are read once more instead.
 const MOST: usize = 8 * BLOCK;
 
 /// Which codes.
