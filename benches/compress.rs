@@ -1,4 +1,5 @@
-//! Compressing one 1024 x 1024 matrix with each step, as users call it, and the archive it is kept in.
+//! Compressing one 1024 x 1024 matrix with each step, as users call it, and the archive it is kept in; factorizing
+//! larger ones.
 
 use bantam::{
     AffineQuantizer, BoxError, CodebookQuantizer, Layout, LowRankFactorizer, MagnitudePruner, Model,
@@ -9,13 +10,23 @@ use std::hint::black_box;
 
 const N: usize = 1024;
 
-fn weight() -> Weight {
+fn numbers(n: usize) -> Vec<f32> {
     let mut state = 1_u32;
-    let values = (0..N * N).map(|_| {
+    let next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-    });
-    Tensor::new(&[N, N], values.collect()).map_or_else(|_| Tensor::zeros(&[N, N]).into(), Weight::from)
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+fn weight() -> Weight {
+    matrix(N, N)
+}
+
+fn matrix(rows: usize, cols: usize) -> Weight {
+    let shape = [rows, cols];
+    let values = numbers(rows * cols);
+    Tensor::new(&shape, values).map_or_else(|_| Tensor::zeros(&shape).into(), Weight::from)
 }
 
 fn prune(c: &mut Criterion) {
@@ -55,10 +66,19 @@ fn quantize(c: &mut Criterion) {
 fn factorize(c: &mut Criterion) {
     let mut group = c.benchmark_group("factorize");
     group.sample_size(10);
-    group.bench_function(BenchmarkId::new("rank 64", format!("{N}x{N}")), |b| {
-        let weight = weight();
-        b.iter(|| black_box(LowRankFactorizer::rank(64).apply(weight.clone())));
-    });
+    #[cfg(feature = "bench")]
+    for (rows, cols) in [(1024, 1024), (2048, 2048), (4096, 1024)] {
+        let values = numbers(rows * cols);
+        group.bench_function(BenchmarkId::new("thin SVD", format!("{rows}x{cols}")), |b| {
+            b.iter(|| black_box(bantam::thin_svd(&values, rows, cols)));
+        });
+    }
+    let weight = matrix(4096, 4096);
+    for rank in [64, 256] {
+        group.bench_function(BenchmarkId::new(format!("rank {rank}"), "4096x4096"), |b| {
+            b.iter(|| black_box(LowRankFactorizer::rank(rank).apply(weight.clone())));
+        });
+    }
     group.finish();
 }
 

@@ -1,9 +1,11 @@
 //! Running a 4096 x 4096 matrix from each compressed form, at batch 1, 16 and 256. Eight weights take turns, so
-//! that no cache holds them. `read` passes over the bytes of the dense matrix: what memory allows.
+//! that no cache holds them. `read` passes over the bytes of the dense matrix: what memory allows. And a convolution
+//! and LeNet-5, on floats and on integers.
 
+use bantam::nn::{Conv2d, Graph, Input};
 use bantam::{
-    Activations, AffineQuantizer, LowRankFactorizer, MagnitudePruner, Result, Tensor, Weight,
-    WeightCompressor,
+    Activations, AffineQuantizer, LowRankFactorizer, MagnitudePruner, Model, Pipeline, Result, Tensor,
+    Weight, WeightCompressor,
 };
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rayon::prelude::*;
@@ -29,6 +31,8 @@ fn forms() -> Vec<Form> {
     };
     let (float, int8) = (Activations::Float, Activations::Int8);
     let eight = |w| AffineQuantizer::bits(8).per_channel().apply(w);
+    let sparse_eight =
+        |w| AffineQuantizer::bits(8).per_channel().apply(MagnitudePruner::sparsity(0.9).apply(w)?);
     let four = |w| AffineQuantizer::bits(4).group(128).apply(w);
     vec![
         form("float32", float, Ok),
@@ -42,6 +46,8 @@ fn forms() -> Vec<Form> {
         form("2:4, int8", int8, |w| {
             AffineQuantizer::bits(8).per_channel().apply(MagnitudePruner::n_of_m(2, 4).apply(w)?)
         }),
+        form("sparse 90 %, 8 bits, int8 activations", int8, sparse_eight),
+        form("sparse 90 %, 8 bits, float activations", float, sparse_eight),
         form("rank 256", float, |w| LowRankFactorizer::rank(256).apply(w)),
     ]
 }
@@ -81,5 +87,62 @@ fn matmul(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, matmul);
+fn conv() -> (Graph, Vec<(&'static str, Vec<usize>)>) {
+    let graph = Graph::new().conv2d("conv", Conv2d::default().padding(1));
+    (graph, vec![("conv.weight", vec![64, 64, 3, 3]), ("conv.bias", vec![64])])
+}
+
+fn lenet() -> (Graph, Vec<(&'static str, Vec<usize>)>) {
+    let graph = Graph::new().conv2d("conv1", Conv2d::default()).max_pool(2);
+    let graph = graph.conv2d("conv2", Conv2d::default()).max_pool(2).flatten();
+    let graph = graph.linear("fc1").relu().linear("fc2");
+    let shapes = vec![
+        ("conv1.weight", vec![20, 1, 5, 5]),
+        ("conv1.bias", vec![20]),
+        ("conv2.weight", vec![50, 20, 5, 5]),
+        ("conv2.bias", vec![50]),
+        ("fc1.weight", vec![500, 800]),
+        ("fc1.bias", vec![500]),
+        ("fc2.weight", vec![10, 500]),
+        ("fc2.bias", vec![10]),
+    ];
+    (graph, shapes)
+}
+
+/// The throughput is in samples.
+fn networks(c: &mut Criterion) {
+    let mut group = c.benchmark_group("network");
+    let rows = [
+        ("conv 3x3, 64 channels at 56x56", conv(), [64, 56, 56], [1, 16]),
+        ("LeNet-5", lenet(), [1, 28, 28], [1, 64]),
+    ];
+    for (name, (graph, shapes), [channels, height, width], batches) in rows {
+        let tensors = shapes
+            .iter()
+            .map(|(name, shape)| Ok((*name, Tensor::new(shape, numbers(shape.iter().product(), 1))?)));
+        let eight = AffineQuantizer::bits(8).per_channel().activations(Activations::Int8);
+        let model = tensors
+            .collect::<Result<Vec<_>>>()
+            .and_then(|tensors| Model::from_tensors(tensors)?.with_graph(graph));
+        let Ok(model) = model else { return };
+        for (kind, steps) in [("float32", Pipeline::new()), ("int8", Pipeline::new().quantize(eight))] {
+            let Ok(network) = steps.run(&model).and_then(|after| after.model.network()) else { return };
+            for batch in batches {
+                let values = numbers(batch * channels * height * width, 2);
+                let Ok(x) = Tensor::new(&[batch, channels, height, width], values) else { return };
+                let x = Input::Values(x);
+                group.throughput(Throughput::Elements(batch as u64));
+                group.bench_function(
+                    BenchmarkId::new(format!("{name}, {kind}"), format!("batch {batch}")),
+                    |b| {
+                        b.iter(|| black_box(network.forward(&x)));
+                    },
+                );
+            }
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, matmul, networks);
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo};
 use crate::recipe::RecipeStep;
+use crate::weight::Leaf;
 use crate::{
     AffineQuantizer, Error, Fault, Float, GraphError, Invalid, LeftAlone, Pipeline, Refusal, Result, Weight,
 };
@@ -256,6 +257,24 @@ impl<T: Float> Outcome<T> {
         } else {
             after.into()
         }
+    }
+
+    /// What comes of a weight whose leaves `code` codes: all but those that are coded already, such as the residual of
+    /// a factored weight. `then` sees the whole of it.
+    pub(crate) fn coded(
+        weight: Weight<T>,
+        mut code: impl FnMut(Leaf<T>) -> Result<Leaf<T>, Fault>,
+        then: impl FnOnce(Weight<T>) -> Weight<T>,
+    ) -> Result<Self, Fault> {
+        if weight.is_empty() {
+            return Ok(Self::left(weight, LeftAlone::Empty));
+        }
+        if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
+            return Ok(Self::left(weight, LeftAlone::Already));
+        }
+        let before = weight.clone();
+        let after = weight.map_leaves(&mut |leaf| if leaf.is_coded() { Ok(leaf) } else { code(leaf) })?;
+        Ok(Self::smaller(before, then(after)))
     }
 }
 

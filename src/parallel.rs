@@ -240,6 +240,34 @@ mod tests {
 
     #[cfg(feature = "threads")]
     #[test]
+    fn all_that_is_shared_out_is_helped_with() {
+        use super::{Duration, Instant};
+        super::helped(|| {
+            assert_eq!(super::map(1000, |i| 2 * i), (0..1000).map(|i| 2 * i).collect::<Vec<_>>());
+            let failing = |i| if i % 300 == 299 { Err(i) } else { Ok(i) };
+            assert_eq!(super::try_map(1000, failing), Err(299));
+            let done = AtomicUsize::new(0);
+            super::for_each((1..=1000).collect(), |i| {
+                done.fetch_add(i, Ordering::Relaxed);
+            });
+            assert_eq!(done.into_inner(), 500_500);
+            if super::threads() > 1 {
+                // Both of two items are begun before one ends.
+                let begun = AtomicUsize::new(0);
+                super::for_each(vec![(); 2], |()| {
+                    begun.fetch_add(1, Ordering::Relaxed);
+                    let start = Instant::now();
+                    while begun.load(Ordering::Relaxed) < 2 {
+                        assert!(start.elapsed() < Duration::from_secs(60), "nobody helps");
+                        std::thread::yield_now();
+                    }
+                });
+            }
+        });
+    }
+
+    #[cfg(feature = "threads")]
+    #[test]
     fn helpers_do_each_chunk_once_and_their_panics_arrive() {
         for _ in 0..200 {
             let mut values = vec![0; 1000];

@@ -28,7 +28,7 @@ use crate::compressor::{Compressor, Outcome, Reach, Step, WeightCompressor};
 use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
-use crate::{Activations, Fault, Float, Invalid, LeftAlone, Refusal, Result, Weight};
+use crate::{Activations, Fault, Float, Invalid, Leaf, Refusal, Result, Weight};
 use serde::{Deserialize, Serialize};
 
 /// Holds each entry of a weight as its place in a table of a few shared values (weight sharing, arXiv
@@ -228,25 +228,14 @@ impl<T: Float> WeightCompressor<T> for CodebookQuantizer {
 
     fn compress_weight(&self, _: &WeightInfo, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
         self.validate()?;
-        if weight.is_empty() {
-            return Ok(Outcome::left(weight, LeftAlone::Empty));
-        }
-        if weight.activations() != Activations::Float {
+        if !weight.is_empty() && weight.activations() != Activations::Float {
             return Err(Fault::Form(CODED_INPUTS));
         }
-        if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
-            return Ok(Outcome::left(weight, LeftAlone::Already));
-        }
-        let before = weight.clone();
-        let after = weight.map_leaves(&mut |leaf| {
-            // Already coded: the residual of a factored weight.
-            if leaf.is_coded() {
-                return Ok(leaf);
-            }
+        let code = |leaf: Leaf<T>| {
             // What pruning has left is known only now.
             self.check_kept(leaf.kept()).map_err(Fault::Refused)?;
             encode::encode(leaf, self)
-        })?;
-        Ok(Outcome::smaller(before, after))
+        };
+        Outcome::coded(weight, code, |weight| weight)
     }
 }

@@ -1,4 +1,4 @@
-//! Inner loops on slices. Nothing here knows of tensors, weights or models.
+//! Inner loops on slices, and what else needs `unsafe`. Nothing here knows of tensors, weights or models.
 //!
 //! Results never depend on the number of threads: work is cut into blocks of fixed size, and a sum is
 //! always taken within one block or over blocks in order.

@@ -36,7 +36,7 @@ use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
 use crate::weight::{Coder, Leaf};
-use crate::{Activations, Fault, Float, Granularity, Invalid, LeftAlone, Refusal, Result, Weight};
+use crate::{Activations, Fault, Float, Granularity, Invalid, Refusal, Result, Weight};
 use grid::Scheme;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -176,27 +176,15 @@ impl AffineQuantizer {
 
     fn code_weight<T: Float>(&self, weight: Weight<T>, put_off: bool) -> Result<Outcome<T>, Fault> {
         self.validate()?;
-        if weight.is_empty() {
-            return Ok(Outcome::left(weight, LeftAlone::Empty));
-        }
-        if weight.leaves().iter().all(|leaf| leaf.is_coded()) {
-            return Ok(Outcome::left(weight, LeftAlone::Already));
-        }
-        let before = weight.clone();
-        let after = weight.map_leaves(&mut |leaf| {
-            // Already coded: the residual of a factored weight.
-            if leaf.is_coded() {
-                return Ok(leaf);
-            }
+        let code = |leaf: Leaf<T>| {
             // The rank of a factor may be known only now.
             self.check_inputs(leaf.cols()).map_err(Fault::Refused)?;
             self.code(leaf, put_off)
-        })?;
-        let after = match self.activations {
-            Activations::Float => after,
-            coded => after.with_activations(coded),
         };
-        Ok(Outcome::smaller(before, after))
+        Outcome::coded(weight, code, |weight| match self.activations {
+            Activations::Float => weight,
+            coded => weight.with_activations(coded),
+        })
     }
 }
 

@@ -30,6 +30,10 @@ pub type Inputs = [u8; 4];
 pub const SIGNED_WEIGHTS: bool = false;
 /// The bytes of weights are unsigned, and those of inputs signed.
 pub const SIGNED_INPUTS: bool = true;
+/// The sums of the rows of weights are wanted, too.
+pub const WITH_ROWS: bool = true;
+/// They are not.
+pub const ALONE: bool = false;
 /// For each row of weights and each input of a strip.
 pub type Sums = [[i32; WIDTH]; ROWS];
 
@@ -150,39 +154,17 @@ impl Form {
 
     /// The sums of rows of weights, all as long, with `lanes` inputs that lie side by side: 16, or 32. Those of no
     /// more than 16 leave the others as they are. What is `ahead` is brought near meanwhile.
-    /// Bytes are as their types say, or, for [`SIGNED_INPUTS`], the other way round.
-    pub fn strip<const S: bool>(
-        self,
-        w: [&[Weights]; ROWS],
-        x: &[Inputs],
-        taps: &Taps,
-        lanes: usize,
-        ahead: &[u8],
-        sums: &mut Sums,
-    ) {
-        self.strip_of::<S, false>(w, x, (taps, lanes), ahead, sums);
-    }
-
-    /// The same for [`SIGNED_INPUTS`], and the sums of the rows.
-    pub fn strip_and_rows(
-        self,
-        w: [&[Weights]; ROWS],
-        x: &[Inputs],
-        taps: &Taps,
-        lanes: usize,
-        ahead: &[u8],
-        sums: &mut Sums,
-    ) -> [i32; ROWS] {
-        self.strip_of::<SIGNED_INPUTS, true>(w, x, (taps, lanes), ahead, sums)
-    }
-
+    ///
+    /// Bytes are as their types say, or, for `S` = [`SIGNED_INPUTS`], the other way round. Gives the sums of the rows
+    /// [`WITH_ROWS`], else zeros.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     #[allow(unsafe_code)]
-    fn strip_of<const S: bool, const OF_ROWS: bool>(
+    pub fn strip<const S: bool, const ROWS_TOO: bool>(
         self,
         w: [&[Weights]; ROWS],
         x: &[Inputs],
-        (taps, lanes): (&Taps, usize),
+        taps: &Taps,
+        lanes: usize,
         ahead: &[u8],
         sums: &mut Sums,
     ) -> [i32; ROWS] {
@@ -194,7 +176,7 @@ impl Form {
             Self::Vnni(cpu) => {
                 // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and
                 // the rows are cut to as many quads.
-                return unsafe { vnni::strip::<S, OF_ROWS>(cpu, w, x, offsets, lanes, ahead, sums) };
+                return unsafe { vnni::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums) };
             }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the same.
@@ -202,7 +184,7 @@ impl Form {
             Self::Plain => plain_strip::<S>(w, x, offsets, lanes, sums),
         }
         let sum = |w: &[Weights]| w.as_flattened().iter().map(|w| weight::<S>(*w)).sum();
-        if OF_ROWS { w.map(sum) } else { [0; ROWS] }
+        if ROWS_TOO { w.map(sum) } else { [0; ROWS] }
     }
 
     /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
@@ -229,7 +211,7 @@ impl Form {
             // All of it in the first block: there are few.
             let ahead = if first == 0 { ahead } else { &[] };
             let mut sums = [[0; WIDTH]; ROWS];
-            self.strip::<SIGNED_WEIGHTS>(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
+            self.strip::<SIGNED_WEIGHTS, ALONE>(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
             self.add_scaled(&sums, parts, inputs, LANES, (&mut *total, LANES));
         }
     }

@@ -72,7 +72,7 @@ pub struct Beside {
     pub strips: Vec<SideStrip>,
     /// For strips of half and of full width.
     pub taps: [Taps; 2],
-    pub quads: usize,
+    quads: usize,
 }
 
 pub struct SideStrip {

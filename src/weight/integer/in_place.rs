@@ -3,7 +3,7 @@
 use super::beside::{Beside, Columns};
 use super::{FLIP, MIN_PARALLEL, Product, by_rows};
 use crate::kernels::products::EXACT;
-use crate::kernels::products::quads::{Form, Part, ROWS, SIGNED_INPUTS, WIDTH, Weights};
+use crate::kernels::products::quads::{ALONE, Form, Part, ROWS, SIGNED_INPUTS, WIDTH, WITH_ROWS, Weights};
 use crate::{Fault, Float};
 
 /// Rows that meet an input at a time, at most.
@@ -40,13 +40,20 @@ impl<T: Float> Product<'_, T> {
                     if strip.first == 0 {
                         let next = (first + count + r) * k;
                         let ahead = codes.get(next..next + some * k).unwrap_or(&[]);
-                        let of_rows = form.strip_and_rows(rows, x, taps, strip.lanes, ahead, &mut sums);
+                        let of_rows = form.strip::<SIGNED_INPUTS, WITH_ROWS>(
+                            rows,
+                            x,
+                            taps,
+                            strip.lanes,
+                            ahead,
+                            &mut sums,
+                        );
                         for (i, (part, sum)) in parts.iter_mut().zip(of_rows).take(some).enumerate() {
                             let (scale, zero) = decoder.grid(first + r + i, 0);
                             *part = Part { scale: scale.widen(), sum, zero: zero.into() };
                         }
                     } else {
-                        form.strip::<SIGNED_INPUTS>(rows, x, taps, strip.lanes, &[], &mut sums);
+                        form.strip::<SIGNED_INPUTS, ALONE>(rows, x, taps, strip.lanes, &[], &mut sums);
                     }
                     let number = |_, lane: usize, sum: f64| T::narrow(sum * strip.scales[lane]);
                     form.finish(&sums, &parts[..some], &strip.known[0], number, |i, row| {

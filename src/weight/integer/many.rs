@@ -3,7 +3,7 @@
 use super::beside::{Beside, Block, Columns, SideStrip};
 use super::{MIN_PARALLEL, Product, by_rows};
 use crate::kernels::memory::with_room;
-use crate::kernels::products::quads::{Form, LANES, Part, ROWS, SIGNED_WEIGHTS, WIDTH, Weights};
+use crate::kernels::products::quads::{ALONE, Form, LANES, Part, ROWS, SIGNED_WEIGHTS, WIDTH, Weights};
 use crate::{Fault, Float};
 use std::ops::Range;
 
@@ -72,7 +72,7 @@ impl<T: Float> Product<'_, T> {
                                 continue;
                             }
                             let mut sums = [[0; WIDTH]; ROWS];
-                            form.strip::<SIGNED_WEIGHTS>(rows, x, taps, strip.lanes, ahead, &mut sums);
+                            form.strip::<SIGNED_WEIGHTS, ALONE>(rows, x, taps, strip.lanes, ahead, &mut sums);
                             let parts = &parts[0][..ROWS.min(count - r)];
                             form.add_scaled(&sums, parts, known, strip.lanes, (total, width));
                         }

@@ -13,7 +13,7 @@ use crate::kernels::memory::{by_chunks, with_room, with_scratch, zeroed};
 use crate::kernels::products::EXACT;
 use crate::kernels::products::maps::Run;
 use crate::kernels::products::quads::{
-    Form, Inputs, LANES, Part, ROWS, SIGNED_WEIGHTS, Taps, WIDTH, Weights,
+    ALONE, Form, Inputs, LANES, Part, ROWS, SIGNED_WEIGHTS, Taps, WIDTH, Weights,
 };
 use crate::kernels::quantize::Steps;
 use crate::{Fault, Float, parallel};
@@ -377,7 +377,7 @@ impl<T: Float> Layer<'_, T> {
         }
         let of_strip = |strip: &Strip| {
             let mut sums = [[0; WIDTH]; ROWS];
-            form.strip::<SIGNED_WEIGHTS>(
+            form.strip::<SIGNED_WEIGHTS, ALONE>(
                 [ones; ROWS],
                 &images[strip.first..],
                 &self.taps,
@@ -401,7 +401,7 @@ impl<T: Float> Layer<'_, T> {
             let biases: [T; ROWS] = std::array::from_fn(|r| bias(r).unwrap_or(T::zero()));
             let parts = &self.kernel.parts[first..self.kernel.parts.len().min(first + ROWS)];
             for (i, strip) in self.strips.iter().enumerate() {
-                form.strip::<SIGNED_WEIGHTS>(
+                form.strip::<SIGNED_WEIGHTS, ALONE>(
                     w,
                     &coded.images[strip.first..],
                     &self.taps,

@@ -26,10 +26,10 @@ proptest! {
         let rows: [_; ROWS] = std::array::from_fn(|r| &w[r * quads..(r + 1) * quads]);
         for form in Form::all() {
             let mut sums = [[[9; WIDTH]; ROWS]; 2];
-            form.strip::<SIGNED_WEIGHTS>(rows, x, &taps, lanes, &[0; 700], &mut sums[0]);
-            form.strip::<SIGNED_INPUTS>(rows, x, &taps, lanes, &[0; 700], &mut sums[1]);
+            form.strip::<SIGNED_WEIGHTS, ALONE>(rows, x, &taps, lanes, &[0; 700], &mut sums[0]);
+            form.strip::<SIGNED_INPUTS, ALONE>(rows, x, &taps, lanes, &[0; 700], &mut sums[1]);
             let mut again = [[9; WIDTH]; ROWS];
-            let of_rows = form.strip_and_rows(rows, x, &taps, lanes, &[0; 700], &mut again);
+            let of_rows = form.strip::<SIGNED_INPUTS, WITH_ROWS>(rows, x, &taps, lanes, &[0; 700], &mut again);
             prop_assert_eq!(again, sums[1]);
             let unsigned = |w: &[Weights]| w.as_flattened().iter().map(|w| i32::from(*w as u8)).sum::<i32>();
             prop_assert_eq!(of_rows, rows.map(unsigned));
@@ -65,7 +65,7 @@ proptest! {
         for (b, parts) in parts.iter().enumerate() {
             let rows = rows.map(|w| &w[b * each..quads.min((b + 1) * each)]);
             let mut sums = [[0; WIDTH]; ROWS];
-            Form::Plain.strip::<SIGNED_WEIGHTS>(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
+            Form::Plain.strip::<SIGNED_WEIGHTS, ALONE>(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
             Form::Plain.add_scaled(&sums, parts, &known, LANES, (wanted.as_flattened_mut(), LANES));
         }
         for form in Form::all() {
@@ -147,10 +147,10 @@ fn the_longest_sums_of_the_largest_values_are_exact() {
             let mut sums = [[0; WIDTH]; ROWS];
             let rows = vec![[w; 4]; EXACT / 4];
             let taps = Taps::every(EXACT / 4, 1);
-            form.strip::<SIGNED_WEIGHTS>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
+            form.strip::<SIGNED_WEIGHTS, ALONE>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
             assert!(sums.iter().all(|s| s[..LANES] == [EXACT as i32 * i32::from(w) * 255; LANES]));
             let (rows, x) = (vec![[-1; 4]; EXACT / 4], vec![[code ^ 128; 4]; x.len()]);
-            form.strip::<SIGNED_INPUTS>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
+            form.strip::<SIGNED_INPUTS, ALONE>([&rows; ROWS], &x, &taps, LANES, &[], &mut sums);
             assert!(sums.iter().all(|s| s[..LANES] == [EXACT as i32 * i32::from(w) * 255; LANES]));
             let sum = form.dots([&[code; EXACT]; FEW_ROWS], 128, &[255; EXACT]);
             assert_eq!(sum, [[EXACT as i32 * i32::from(w) * 255, EXACT as i32 * i32::from(w)]; FEW_ROWS]);
@@ -162,7 +162,7 @@ fn the_longest_sums_of_the_largest_values_are_exact() {
 #[should_panic(expected = "reaches past")]
 fn a_strip_past_its_inputs_is_refused() {
     let row = [[1; 4]; 2];
-    Form::best().strip::<SIGNED_WEIGHTS>(
+    Form::best().strip::<SIGNED_WEIGHTS, ALONE>(
         [&row; ROWS],
         &[[1; 4]; 17],
         &Taps::every(2, 2),
