@@ -25,6 +25,9 @@ enum Sharing {
     Helped,
 }
 
+/// Values that a thread has been through before others have woken.
+const FEW_VALUES: usize = 1 << 20;
+
 #[cfg(feature = "threads")]
 thread_local! {
     static SHARING: Cell<Sharing> = const { Cell::new(Sharing::Pool) };
@@ -60,6 +63,11 @@ pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(feature = "threads")]
     let _before = Before(SHARING.replace(Sharing::Alone));
     f()
+}
+
+/// `f()`, which goes through so many values a few times: [`alone`] where these are few.
+pub fn unless_few<R>(values: usize, f: impl FnOnce() -> R) -> R {
+    if values < FEW_VALUES { alone(f) } else { f() }
 }
 
 /// `f()` on this thread, which works on what it shares out as others do, and stays awake while these end: for work that

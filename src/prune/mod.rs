@@ -19,7 +19,7 @@ use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
 use crate::weight::Leaf;
-use crate::{Fault, Float, Invalid, LeftAlone, Refusal, Result, Weight};
+use crate::{Fault, Float, Invalid, LeftAlone, Refusal, Result, Weight, parallel};
 use serde::{Deserialize, Serialize};
 
 /// Prunes the entries of smallest magnitude.
@@ -121,6 +121,30 @@ impl From<f64> for MagnitudePruner {
     }
 }
 
+impl MagnitudePruner {
+    fn prune<T: Float>(&self, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
+        let before = unstructured::kept_unless(&weight, |leaf| self.shrinks(leaf))?;
+        let stride = if weight.is_leaf() { weight.stride() } else { 1 };
+        let after = match self.amount {
+            Amount::Threshold(t) => weight.map_leaves(&mut |leaf| unstructured::by_threshold(leaf, t))?,
+            Amount::Sparsity(fraction) => {
+                weight.map_leaves(&mut |leaf| unstructured::by_fraction(leaf, fraction))?
+            }
+            Amount::Pattern { n, m } => {
+                weight.map_leaves(&mut |leaf| {
+                    // The rank of a factor may be known only now.
+                    if leaf.cols() % (m * stride) != 0 {
+                        return Err(Fault::Form("the pattern does not divide the inputs of a factor"));
+                    }
+                    structured::n_of_m(leaf, n, m, stride)
+                })?
+            }
+            Amount::Channels(fraction) => structured::rows(weight, fraction)?,
+        };
+        Ok(unstructured::outcome(before, after))
+    }
+}
+
 impl Step for MagnitudePruner {
     fn name(&self) -> &str {
         "prune"
@@ -200,24 +224,6 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }
-        let before = unstructured::kept_unless(&weight, |leaf| self.shrinks(leaf))?;
-        let stride = if weight.is_leaf() { weight.stride() } else { 1 };
-        let after = match self.amount {
-            Amount::Threshold(t) => weight.map_leaves(&mut |leaf| unstructured::by_threshold(leaf, t))?,
-            Amount::Sparsity(fraction) => {
-                weight.map_leaves(&mut |leaf| unstructured::by_fraction(leaf, fraction))?
-            }
-            Amount::Pattern { n, m } => {
-                weight.map_leaves(&mut |leaf| {
-                    // The rank of a factor may be known only now.
-                    if leaf.cols() % (m * stride) != 0 {
-                        return Err(Fault::Form("the pattern does not divide the inputs of a factor"));
-                    }
-                    structured::n_of_m(leaf, n, m, stride)
-                })?
-            }
-            Amount::Channels(fraction) => structured::rows(weight, fraction)?,
-        };
-        Ok(unstructured::outcome(before, after))
+        parallel::unless_few(weight.len(), || self.prune(weight))
     }
 }

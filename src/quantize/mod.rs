@@ -36,7 +36,7 @@ use crate::log::Log;
 use crate::model::{Model, Outline, Select, WeightInfo, select_setters};
 use crate::recipe::RecipeStep;
 use crate::weight::{Coder, Leaf};
-use crate::{Activations, Fault, Float, Granularity, Invalid, Refusal, Result, Weight};
+use crate::{Activations, Fault, Float, Granularity, Invalid, Refusal, Result, Weight, parallel};
 use grid::Scheme;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -181,10 +181,13 @@ impl AffineQuantizer {
             self.check_inputs(leaf.cols()).map_err(Fault::Refused)?;
             self.code(leaf, put_off)
         };
-        Outcome::coded(weight, code, |weight| match self.activations {
+        let activate = |weight: Weight<T>| match self.activations {
             Activations::Float => weight,
             coded => weight.with_activations(coded),
-        })
+        };
+        // To search for the least error goes through them often.
+        let values = if self.range == Range::LeastSquares { usize::MAX } else { weight.len() };
+        parallel::unless_few(values, || Outcome::coded(weight, code, activate))
     }
 }
 

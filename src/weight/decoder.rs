@@ -104,7 +104,7 @@ impl<'a, T: Float> Decoder<'a, T> {
     }
 
     /// The codes of all entries of the flat `range`, which lies in one row: for pruned ones what stands for 0.
-    fn codes(&self, range: Range<usize>, mask: &Mask, out: &mut [u8]) {
+    pub fn codes(&self, range: Range<usize>, mask: &Mask, out: &mut [u8]) {
         if self.zeros.is_none() {
             return self.spread(range.start, mask, Affine::<T>::middle(self.bits), out);
         }

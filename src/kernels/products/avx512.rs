@@ -24,6 +24,13 @@ impl Tiles for Floats {
         // SAFETY: an `Avx512` exists, so the CPU has the instructions.
         unsafe { tile(w, x) }
     }
+
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn row(self, w: &[f32], x: &[f32]) -> f32 {
+        // SAFETY: an `Avx512` exists, so the CPU has the instructions.
+        unsafe { row(w, x) }
+    }
 }
 
 /// Bytes from weights to those of the same row that are brought near meanwhile.
@@ -50,6 +57,29 @@ fn tile<const R: usize, const B: usize>(w: [&[f32]; R], x: [&[f32]; B]) -> [[f32
         }
     }
     acc.map(|acc| std::array::from_fn(|b| acc.get(b).map_or(0.0, |acc| _mm512_reduce_add_ps(*acc))))
+}
+
+/// Vectors of a row whose sums go on side by side: an instruction need not wait for the one before.
+const ALONG: usize = 4;
+
+#[target_feature(enable = "avx512f")]
+#[allow(unsafe_code)]
+fn row(w: &[f32], x: &[f32]) -> f32 {
+    assert_eq!(w.len(), x.len());
+    let (w, w_rest) = w.as_chunks::<{ ALONG * LANES }>();
+    let (x, x_rest) = x.as_chunks::<{ ALONG * LANES }>();
+    let mut acc = [_mm512_setzero_ps(); ALONG];
+    for (w, x) in w.iter().zip(x) {
+        let (w, x) = (w.as_chunks::<LANES>().0, x.as_chunks::<LANES>().0);
+        for (acc, (w, x)) in acc.iter_mut().zip(w.iter().zip(x)) {
+            _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().cast::<i8>().wrapping_add(AHEAD));
+            // SAFETY: arrays of 64 bytes.
+            *acc = unsafe { _mm512_fmadd_ps(_mm512_loadu_ps(w.as_ptr()), _mm512_loadu_ps(x.as_ptr()), *acc) };
+        }
+    }
+    let [a, b, c, d] = acc;
+    let sum = _mm512_reduce_add_ps(_mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)));
+    if w_rest.is_empty() { sum } else { sum + tile([w_rest], [x_rest])[0][0] }
 }
 
 impl Strips for Floats {

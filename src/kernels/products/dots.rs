@@ -17,6 +17,11 @@ pub trait Tiles: Copy {
         w: [&[Self::W]; R],
         x: [&[Self::X]; B],
     ) -> [[Self::Sum; FEW]; R];
+    /// The sum of one row of weights with one input, as long. That waits for the memory, which is read faster on end
+    /// than in several rows at a time.
+    fn row(self, w: &[Self::W], x: &[Self::X]) -> Self::Sum {
+        self.tile([w], [x])[0][0]
+    }
 }
 
 /// Calls `put(r, b, sum)` for each of `m` rows of weights and each input.
@@ -37,14 +42,13 @@ pub fn each<'a, K: Tiles<W: 'a>>(
             }
         }};
     }
-    let height = if x.len() <= 2 { HEIGHT } else { 2 };
+    if let [x] = x {
+        return (0..m).for_each(|r| put(r, 0, kernel.row(w(r), x)));
+    }
+    let height = if x.len() == 2 { HEIGHT } else { 2 };
     for r in (0..m).step_by(height) {
         match (height.min(m - r), x.len()) {
             (_, 0) => {}
-            (4, 1) => tile!(r, 4, 1),
-            (3, 1) => tile!(r, 3, 1),
-            (2, 1) => tile!(r, 2, 1),
-            (1, 1) => tile!(r, 1, 1),
             (4, 2) => tile!(r, 4, 2),
             (3, 2) => tile!(r, 3, 2),
             (2, 2) => tile!(r, 2, 2),

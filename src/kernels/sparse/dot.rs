@@ -10,6 +10,8 @@ use num_traits::{Float, NumAssign};
 
 /// A row is gone through entry by entry where more than a `MANY_SHARE`th is kept, bit by bit otherwise.
 const MANY_SHARE: usize = 5;
+/// Words are short where less than a `THIN_SHARE`th is kept: then they rarely have more than twice as many bits.
+const THIN_SHARE: usize = 7;
 
 /// An input, ready to meet rows.
 pub enum Dots<'a, T> {
@@ -212,7 +214,10 @@ pub(super) fn dot_codes_f32(
 
 /// Sums of rows of bytes, in integers: on CPUs that have a way which is worth it.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct ByteDots {
+    /// Whether few bits of a word are set.
+    thin: bool,
     #[cfg(target_arch = "x86_64")]
     cpu: (Vbmi2, Vnni),
     #[cfg(not(target_arch = "x86_64"))]
@@ -220,20 +225,22 @@ pub struct ByteDots {
 }
 
 impl ByteDots {
-    pub fn new() -> Option<Self> {
+    /// For rows that keep `kept` of `len` entries altogether.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub fn new(kept: usize, len: usize) -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        return Some(Self { cpu: (Vbmi2::new()?, Vnni::new()?) });
+        return Some(Self { thin: kept < len / THIN_SHARE, cpu: (Vbmi2::new()?, Vnni::new()?) });
         #[cfg(not(target_arch = "x86_64"))]
         None
     }
 
-    /// The exact sum of the products of all entries of a row with `x`, where each pruned entry is `fill`, and that of
-    /// the entries themselves: of as many as an `i32` holds. `x` is filled up with zeros to whole words.
+    /// The exact sum of `(code - zero) * (x + offset)` over the kept entries of a row, with `x` at their places, for a
+    /// `grid` of zero and offset: of as many as an `i32` holds. `x` is filled up to whole words.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-    pub fn sum(self, bits: Bits<'_>, kept: &[u8], fill: u8, x: &[i8]) -> (i32, i32) {
+    pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> i32 {
         assert_eq!(x.len(), bits.len() * WORD);
         #[cfg(target_arch = "x86_64")]
-        return vbmi2::dot(self.cpu, bits, kept, fill, x);
+        return vbmi2::dot(self.cpu, bits, kept, grid, x, self.thin);
         #[cfg(not(target_arch = "x86_64"))]
         match self.cpu {}
     }

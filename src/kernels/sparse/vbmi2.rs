@@ -3,15 +3,20 @@
 
 use super::{Bits, WORD};
 use crate::kernels::cpu::{Vbmi2, Vnni};
+use bytemuck::NoUninit;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_add_epi64, _mm512_dpbusd_epi32,
-    _mm512_loadu_si512, _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-    _mm512_reduce_add_epi32, _mm512_reduce_add_epi64, _mm512_sad_epu8, _mm512_set1_epi8,
-    _mm512_setzero_si512, _mm512_storeu_si512,
+    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm512_add_epi32, _mm512_dpbusd_epi32,
+    _mm512_loadu_si512, _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_compress_epi8,
+    _mm512_maskz_loadu_epi8, _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_zextsi128_si512,
 };
 
 /// Bytes from kept ones to those that are brought near meanwhile.
 const AHEAD: usize = 1 << 12;
+/// Words that are gone through at a time.
+const GROUP: usize = 4;
+/// Bytes of a short vector.
+const FEW: usize = 16;
 
 /// See [`expand_bytes`](super::expand_bytes).
 pub(super) fn expand(_: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
@@ -20,11 +25,18 @@ pub(super) fn expand(_: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut 
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt,bmi1,bmi2")]
-fn words(bits: Bits<'_>, mut kept: &[u8], fill: u8, out: &mut [u8]) {
+fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
     let fill = _mm512_set1_epi8(fill as i8);
-    for (i, out) in out.chunks_mut(WORD).enumerate() {
+    let (mut at, mut done) = (0, 0);
+    let groups = out.as_chunks_mut::<{ GROUP * WORD }>().0;
+    for (words, out) in bits.whole().as_chunks::<GROUP>().0.iter().zip(groups) {
+        let Some(next) = kept.get(at..).and_then(|kept| kept.first_chunk()) else { break };
+        at += group(words, next, fill, out);
+        done += GROUP;
+    }
+    for (i, out) in out.chunks_mut(WORD).enumerate().skip(done) {
         let word = bits.word(i);
-        let (next, count) = next(word, kept);
+        let (next, count) = next(word, &kept[at..]);
         let entries = _mm512_mask_expand_epi8(fill, word, next);
         // SAFETY: nothing is written but the bytes that there are, 64 of them or as many as the mask has.
         unsafe {
@@ -33,8 +45,30 @@ fn words(bits: Bits<'_>, mut kept: &[u8], fill: u8, out: &mut [u8]) {
                 len => _mm512_mask_storeu_epi8(out.as_mut_ptr().cast(), lowest(len), entries),
             }
         }
-        kept = &kept[count..];
+        at += count;
     }
+}
+
+/// Spreads what some words keep, and says how many bytes that is.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
+fn group(
+    words: &[u64; GROUP],
+    kept: &[u8; GROUP * WORD],
+    fill: __m512i,
+    out: &mut [u8; GROUP * WORD],
+) -> usize {
+    let mut at = 0;
+    for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
+        _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(at + AHEAD).cast());
+        // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left; 64 are written.
+        unsafe {
+            let next = _mm512_loadu_si512(kept.as_ptr().add(at).cast());
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), _mm512_mask_expand_epi8(fill, *word, next));
+        }
+        at += word.count_ones() as usize;
+    }
+    at
 }
 
 /// The kept bytes of a word, and how many they are; others may follow them.
@@ -53,37 +87,103 @@ fn next(word: u64, kept: &[u8]) -> (__m512i, usize) {
     (next, count)
 }
 
-/// See [`ByteDots::sum`](super::ByteDots::sum).
-pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], fill: u8, x: &[i8]) -> (i32, i32) {
+/// See [`ByteDots::sum`](super::ByteDots::sum); most words keep no more than [`FEW`] if the row is `thin`.
+pub(super) fn dot(
+    _: (Vbmi2, Vnni),
+    bits: Bits<'_>,
+    kept: &[u8],
+    grid: (u8, i32),
+    x: &[i8],
+    thin: bool,
+) -> i32 {
     // SAFETY: both tokens exist, so the CPU has the instructions.
-    unsafe { sums(bits, kept, fill, x) }
+    unsafe { if thin { sum::<true>(bits, kept, grid, x) } else { sum::<false>(bits, kept, grid, x) } }
 }
 
+/// The inputs of kept entries are brought together, and not codes apart: so both are short where few are kept.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx512vnni,popcnt,bmi1,bmi2")]
-fn sums(bits: Bits<'_>, kept: &[u8], fill: u8, x: &[i8]) -> (i32, i32) {
-    let spread = _mm512_set1_epi8(fill as i8);
-    let mut sums = [_mm512_setzero_si512(); 2];
-    let (whole, mut rest) = (bits.whole(), kept);
-    for (i, x) in x.as_chunks::<WORD>().0.iter().enumerate().take(bits.len()) {
-        let word = whole.get(i).map_or_else(|| bits.word(i), |word| *word);
-        let (next, count) = next(word, rest);
-        // SAFETY: an array of 64 bytes.
-        let x = unsafe { _mm512_loadu_si512(x.as_ptr().cast()) };
-        // Side by side: a sum must wait for the one before it.
-        sums[0] = _mm512_dpbusd_epi32(sums[0], _mm512_mask_expand_epi8(spread, word, next), x);
-        sums.swap(0, 1);
-        rest = &rest[count..];
+fn sum<const THIN: bool>(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32), x: &[i8]) -> i32 {
+    let x = x.as_chunks::<WORD>().0;
+    let mut sums = Sums { products: [_mm512_setzero_si512(); 2], inputs: [_mm512_setzero_si512(); 2] };
+    let (mut at, mut done) = (0, 0);
+    for (words, x) in bits.whole().as_chunks::<GROUP>().0.iter().zip(x.as_chunks::<GROUP>().0) {
+        let Some(next) = kept.get(at..).and_then(|kept| kept.first_chunk()) else { break };
+        at += sums.group::<THIN>(words, next, x);
+        done += GROUP;
     }
-    let own = &kept[..kept.len() - rest.len()];
-    let mut of_kept = _mm512_setzero_si512();
-    for bytes in own.chunks(WORD) {
-        // SAFETY: nothing is read but the bytes that there are.
-        let bytes = unsafe { _mm512_maskz_loadu_epi8(lowest(bytes.len()), bytes.as_ptr().cast()) };
-        of_kept = _mm512_add_epi64(of_kept, _mm512_sad_epu8(bytes, _mm512_setzero_si512()));
+    for (i, x) in (done..bits.len()).zip(&x[done..]) {
+        let word = bits.word(i);
+        let (codes, count) = next(word, &kept[at..]);
+        sums.add(codes, _mm512_maskz_compress_epi8(word, load(x)));
+        at += count;
     }
-    let of_pruned = (bits.cols - own.len()) as i32 * i32::from(fill);
-    let of_kept = _mm512_reduce_add_epi64(of_kept) as i32;
-    (_mm512_reduce_add_epi32(_mm512_add_epi32(sums[0], sums[1])), of_kept + of_pruned)
+    let (mut of_kept, ones) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
+    let (vectors, rest) = kept[..at].as_chunks::<WORD>();
+    for codes in vectors {
+        of_kept = _mm512_dpbusd_epi32(of_kept, load(codes), ones);
+    }
+    // SAFETY: nothing is read but the bytes that there are.
+    let rest = unsafe { _mm512_maskz_loadu_epi8(lowest(rest.len()), rest.as_ptr().cast()) };
+    of_kept = _mm512_dpbusd_epi32(of_kept, rest, ones);
+    let [products, inputs] = [sums.products, sums.inputs].map(|[a, b]| _mm512_add_epi32(a, b));
+    let (zero, all) = (i32::from(zero), _mm512_set1_epi32);
+    let less = _mm512_mullo_epi32(all(zero), inputs);
+    let more = _mm512_mullo_epi32(all(offset), of_kept);
+    let sums = _mm512_add_epi32(_mm512_sub_epi32(products, less), more);
+    // The whole is exact, whatever is in between.
+    _mm512_reduce_add_epi32(sums).wrapping_sub((offset * zero).wrapping_mul(at as i32))
+}
+
+/// Side by side: a sum must wait for the one before it.
+struct Sums {
+    products: [__m512i; 2],
+    inputs: [__m512i; 2],
+}
+
+impl Sums {
+    /// Adds the products of codes, more of which may follow, with inputs that are followed by zeros.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn add(&mut self, codes: __m512i, x: __m512i) {
+        self.products[0] = _mm512_dpbusd_epi32(self.products[0], codes, x);
+        self.inputs[0] = _mm512_dpbusd_epi32(self.inputs[0], _mm512_set1_epi8(1), x);
+        self.products.swap(0, 1);
+        self.inputs.swap(0, 1);
+    }
+
+    /// Adds some words, and says how many bytes they keep: where they are `THIN`, mostly no more than [`FEW`] each.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx512vnni,popcnt")]
+    fn group<const THIN: bool>(
+        &mut self,
+        words: &[u64; GROUP],
+        kept: &[u8; GROUP * WORD],
+        x: &[[i8; WORD]; GROUP],
+    ) -> usize {
+        let mut at = 0;
+        for (word, x) in words.iter().zip(x) {
+            let count = word.count_ones() as usize;
+            // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left.
+            let codes = unsafe {
+                // Short ones are rarely in two lines of the cache.
+                if THIN && count <= FEW {
+                    _mm512_zextsi128_si512(_mm_loadu_si128(kept.as_ptr().add(at).cast()))
+                } else {
+                    _mm512_loadu_si512(kept.as_ptr().add(at).cast())
+                }
+            };
+            self.add(codes, _mm512_maskz_compress_epi8(*word, load(x)));
+            at += count;
+        }
+        at
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load<T: NoUninit>(x: &[T; WORD]) -> __m512i {
+    // SAFETY: an array of 64 bytes, or of more.
+    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 
 /// The lowest `n` bits, up to 64.

@@ -12,28 +12,25 @@ impl<T: Float> Product<'_, T> {
     pub(super) fn kept(&self) -> Result<Option<Vec<T>>, Fault> {
         let Self { decoder, k, .. } = self;
         let k = *k;
-        let (Some(mask), Some(kept), Some(dots)) = (self.mask, decoder.packed(8), ByteDots::new()) else {
-            return Ok(None);
-        };
+        let (Some(mask), Some(kept)) = (self.mask, decoder.packed(8)) else { return Ok(None) };
+        let Some(dots) = ByteDots::new(kept.len(), mask.len()) else { return Ok(None) };
         if self.n != 1 || self.step != k || k > EXACT {
             return Ok(None);
         }
         let mut codes = vec![0; k];
         self.encode(0, &mut codes);
-        // For the kernel around 128, so that they are signed; what that changes is known from the sums of the weight's.
+        // For the kernel around 128, so that they are signed.
         let mut x: Vec<i8> = codes.iter().map(|code| (code ^ 128) as i8).collect();
         x.resize(k.next_multiple_of(WORD), 0);
-        let of_input = i64::from(self.of_input(0, &codes));
-        let (offset, scale) = (i64::from(128 - self.grids.zero(0)), self.grids.scale(0));
+        let (offset, scale) = (128 - self.grids.zero(0), self.grids.scale(0));
         let mut out = zeros::<T>(self.m, 1)?;
         let height = self.height(1, MIN_PARALLEL / 16);
         parallel::for_each_chunk(&mut out, height, |i, out| {
             for (row, out) in (i * height..).zip(out) {
                 let bits = Bits { words: mask.words(0..mask.len()), start: row * k, cols: k };
                 let (weight, zero) = decoder.grid(row, 0);
-                let (sum, of_row) = dots.sum(bits, &kept[mask.rank(row * k)..], zero, &x);
-                let sum = i64::from(sum) + offset * i64::from(of_row) - i64::from(zero) * of_input;
-                *out = T::narrow(weight.widen() * sum as f64 * scale);
+                let sum = dots.sum(bits, &kept[mask.rank(row * k)..], (zero, offset), &x);
+                *out = T::narrow(weight.widen() * f64::from(sum) * scale);
             }
         });
         Ok(Some(out))

@@ -13,10 +13,10 @@
 
 mod beside;
 mod few;
-mod in_place;
 mod kept;
 mod many;
 mod maps;
+mod unsigned;
 
 pub(crate) use maps::{MapKernel, Windows};
 
@@ -211,7 +211,7 @@ impl<T: Float> Leaf<T> {
         if n <= FEW {
             return product.few();
         }
-        product.in_place().unwrap_or_else(|| product.many())
+        product.unsigned().unwrap_or_else(|| product.many())
     }
 }
 
