@@ -141,7 +141,7 @@ fn style(h: HPos, v: VPos) -> TextStyle<'static> {
 }
 
 fn legend(root: &Root<'_>, rows: &[Marks]) -> Result<(), BoxError> {
-    let (mut x, y) = (NAMES as i32, TOP as i32 - 26);
+    let (mut x, y) = (NAMES as i32 / 2, TOP as i32 - 26);
     let seen = |who| rows.iter().any(|(_, marks)| marks.iter().any(|(one, _)| *one == who));
     for (who, name) in ALL.into_iter().rev().filter(|(who, _)| seen(*who)) {
         root.draw(&who.mark((x, y)))?;
