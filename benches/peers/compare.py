@@ -30,28 +30,33 @@ def measure(row, options, threads, side=None):
     os.makedirs(data, exist_ok=True)
     size = ["--side", str(side)] if side else []
     small = not side or side <= PEERS_UP_TO
-    names = row["peers"] if small and not options.ours_only else []
+    alone = not small or options.ours_only
     # Values that no peer reads need no file.
     kept = ["--data", data] if small else []
     command = [options.ours, "--row", row["name"], *size, *kept, "--serve"]
     script = [sys.executable, os.path.join(HERE, "peers.py"), row["name"], *size]
+    script += ["--data", data, "--threads", str(threads)]
+    shape = [side, side] if side else row.get("shape", [1, 1])
+    crates = [options.crates, data, *map(str, [*shape, row.get("copies", 1), row["batch"] or 0])]
     found = {}
     with open(os.path.join(options.dir, "log.txt"), "a", encoding="utf-8") as log:
-        with Side(command, variables, log) as ours:
+        with contextlib.ExitStack() as sides:
+            ours = sides.enter_context(Side(command, variables, log))
             parts = ours.answer()["parts"]
-            if side:
-                parts = ["ours"]
-            start = [*script, "--data", data, "--threads", str(threads)]
-            with Side(start, variables, log) if names else contextlib.nullcontext() as theirs:
-                everyone = [(ours, part) for part in parts] + [(theirs, name) for name in names]
-                others = run(row, everyone, found, options.rounds)
+            everyone = [(ours, "ours")] if side else [(ours, part) for part in parts]
+            for start, names in (script, row["peers"]), (crates, row.get("crates")):
+                if names and not alone:
+                    theirs = sides.enter_context(Side(start, variables, log))
+                    everyone += [(theirs, name) for name in names]
+            others = run(row, everyone, found, options.rounds)
     return {"row": row["name"], "found": found, "others": others, "load": os.getloadavg()[0]}
 
 
 def run(row, everyone, found, rounds):
     """Fills `found`, and says how many cores other processes used."""
+    ours = everyone[0][0]
     sides = {side for side, _ in everyone}
-    slow = {side for side, name in everyone if row.get("slow") and name in row["peers"]}
+    slow = sides - {ours} if row.get("slow") else set()
     # Before the first round everyone has done the work for a while: the first calls map memory.
     for side, name in everyone:
         if side not in slow:
@@ -64,7 +69,7 @@ def run(row, everyone, found, rounds):
                 continue
             if "error" in (found.get(name) or [{}])[-1]:
                 continue
-            if name in row["peers"]:
+            if side is not ours:
                 time.sleep(PAUSE)
             found.setdefault(name, []).append(side.ask(name))
         time.sleep(PAUSE)
@@ -102,6 +107,7 @@ def arguments():
     parse = argparse.ArgumentParser(prog="benches/peers/run", description=__doc__)
     parse.add_argument("--dir", required=True, help="folder for the environment and the data")
     parse.add_argument("--ours", required=True, help=argparse.SUPPRESS)
+    parse.add_argument("--crates", default="", help=argparse.SUPPRESS)
     parse.add_argument("--figure", required=True, help=argparse.SUPPRESS)
     parse.add_argument("--rows", action="append", help="only rows whose name matches; may be repeated")
     parse.add_argument("--rounds", type=int, default=5)

@@ -51,6 +51,7 @@ struct Round {
 #[derive(Clone, Copy, PartialEq)]
 enum Who {
     Gguf,
+    Crate,
     Numpy,
     Scipy,
     Torch,
@@ -60,8 +61,9 @@ enum Who {
 }
 
 /// In the order in which they are drawn: ours above the others.
-const ALL: [(Who, &str); 7] = [
+const ALL: [(Who, &str); 8] = [
     (Who::Gguf, "gguf"),
+    (Who::Crate, "Rust crates"),
     (Who::Numpy, "NumPy"),
     (Who::Scipy, "SciPy, scikit-learn"),
     (Who::Torch, "PyTorch"),
@@ -75,6 +77,7 @@ impl Who {
     fn of(name: &str) -> Option<Self> {
         Some(match name.split(' ').next()? {
             "gguf" => Self::Gguf,
+            "candle" | "faer" | "gemm" | "rten-gemm" | "tract-linalg" => Self::Crate,
             "numpy" => Self::Numpy,
             "scipy" | "sklearn" => Self::Scipy,
             "torch" => Self::Torch,
@@ -94,6 +97,10 @@ impl Who {
             Self::Gguf => {
                 let corners = around(&[(0, -6), (6, 0), (0, 6), (-6, 0)]);
                 Polygon::new(corners, RGBColor(213, 94, 0).filled()).into_dyn()
+            }
+            Self::Crate => {
+                let corners = around(&[(-5, 4), (5, 4), (0, -5)]);
+                Polygon::new(corners, RGBColor(86, 180, 233).filled()).into_dyn()
             }
             Self::Numpy => Cross::new(at, 4, RGBColor(0, 158, 115).stroke_width(2)).into_dyn(),
             Self::Scipy => {
@@ -134,7 +141,7 @@ fn style(h: HPos, v: VPos) -> TextStyle<'static> {
 }
 
 fn legend(root: &Root<'_>, rows: &[Marks]) -> Result<(), BoxError> {
-    let (mut x, y) = (NAMES as i32, TOP as i32 - 26);
+    let (mut x, y) = (NAMES as i32 / 2, TOP as i32 - 26);
     let seen = |who| rows.iter().any(|(_, marks)| marks.iter().any(|(one, _)| *one == who));
     for (who, name) in ALL.into_iter().rev().filter(|(who, _)| seen(*who)) {
         root.draw(&who.mark((x, y)))?;

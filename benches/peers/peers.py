@@ -1,6 +1,6 @@
 """Their side: one process a row, which runs a round of the peer named on each line of standard input.
 
-The peers of weights are here, those of networks in `networks.py`.
+The peers of weights are here, those of networks in `networks.py`, and those in Rust in `crates`.
 """
 
 import argparse

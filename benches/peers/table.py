@@ -3,11 +3,13 @@
 import importlib.metadata
 import os
 import platform
+import re
 import statistics
 import subprocess
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LIBRARIES = ("torch", "onnxruntime", "numpy", "scipy", "scikit-learn", "gguf")
+CRATES = ("candle-core", "faer", "gemm", "rten-gemm", "tract-linalg")
 
 EXPLANATION = """Milliseconds, the median over the rounds (and the least and the most). In each round ours, the
 limit and every peer run in turn on the same data, each for about 0.3 s. `step` is the work as users call it;
@@ -113,6 +115,13 @@ def version(library):
         return None
 
 
+def locked():
+    """Names and versions of the crates."""
+    with open(os.path.join(HERE, "crates", "Cargo.lock"), encoding="utf-8") as file:
+        versions = dict(re.findall(r'name = "(.*)"\nversion = "(.*)"', file.read()))
+    return [f"{name} {versions[name]}" for name in CRATES]
+
+
 def machine(options):
     cpu = {}
     for text in output(["lscpu"]).splitlines():
@@ -122,6 +131,7 @@ def machine(options):
         memory = int(file.readline().split()[1]) / 2**20
     versions = {name: version(name) for name in LIBRARIES}
     libraries = [f"{name} {v}" for name, v in {"Python": platform.python_version(), **versions}.items() if v]
+    libraries += locked() if options.crates else []
     flags = [f for f in ("avx2", "avx512f", "avx512_vnni", "avx_vnni") if f in cpu.get("Flags", "").split()]
     return "\n".join(
         [
