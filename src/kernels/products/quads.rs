@@ -189,7 +189,7 @@ impl Form {
 
     /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
     /// last may be shorter) that have a part for each row: all with zero 0, so that the sums of the inputs do not
-    /// count. `total [ROWS, LANES]`.
+    /// count. Rows of `total` are `stride` apart.
     pub fn blocks(
         self,
         w: [&[Weights]; ROWS],
@@ -197,14 +197,21 @@ impl Form {
         (taps, each): (&Taps, usize),
         (parts, inputs): (&[[Part; ROWS]], &Known),
         ahead: &[u8],
-        total: &mut [f64],
+        (total, stride): (&mut [f64], usize),
     ) {
         let quads = w[0].len();
         #[cfg(target_arch = "x86_64")]
         if let Self::Vnni(cpu) = self {
             let (x, zeros) = (&x.as_chunks().0[..quads], &inputs.zeros.as_chunks().0[0]);
-            let total = &mut total.as_chunks_mut().0[..ROWS];
-            return vnni::blocks(cpu, w.map(|w| &w[..quads]), x, (each, zeros), parts, ahead, total);
+            return vnni::blocks(
+                cpu,
+                w.map(|w| &w[..quads]),
+                x,
+                (each, zeros),
+                parts,
+                ahead,
+                (total, stride),
+            );
         }
         for (first, parts) in (0..quads).step_by(each).zip(parts) {
             let w = w.map(|w| &w[first..quads.min(first + each)]);
@@ -212,7 +219,7 @@ impl Form {
             let ahead = if first == 0 { ahead } else { &[] };
             let mut sums = [[0; WIDTH]; ROWS];
             self.strip::<SIGNED_WEIGHTS, ALONE>(w, &x[first * LANES..], taps, LANES, ahead, &mut sums);
-            self.add_scaled(&sums, parts, inputs, LANES, (&mut *total, LANES));
+            self.add_scaled(&sums, parts, inputs, LANES, (&mut *total, stride));
         }
     }
 

@@ -127,10 +127,10 @@ pub(super) fn blocks(
     (each, zeros): (usize, &[i32; LANES]),
     parts: &[[Part; ROWS]],
     ahead: &[u8],
-    total: &mut [[f64; LANES]],
+    (total, stride): (&mut [f64], usize),
 ) {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions.
-    unsafe { add_blocks(w, x, each, zeros, parts, ahead, total) }
+    unsafe { add_blocks(w, x, each, zeros, parts, ahead, (total, stride)) }
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512vnni")]
@@ -141,14 +141,15 @@ fn add_blocks(
     zeros: &[i32; LANES],
     parts: &[[Part; ROWS]],
     ahead: &[u8],
-    total: &mut [[f64; LANES]],
+    (total, stride): (&mut [f64], usize),
 ) {
     assert!(w.iter().all(|w| w.len() == x.len()));
     // SAFETY: 16 integers.
     let zeros = unsafe { _mm512_loadu_si512(zeros.as_ptr().cast()) };
     // Both halves of a row, in registers.
     let mut sums = [[_mm512_setzero_pd(); 2]; ROWS];
-    for (sums, total) in sums.iter_mut().zip(&*total) {
+    for (sums, total) in sums.iter_mut().zip(total.chunks(stride)) {
+        let total = &total[..LANES];
         // SAFETY: twice 8 numbers.
         *sums = unsafe { [_mm512_loadu_pd(total.as_ptr()), _mm512_loadu_pd(total.as_ptr().add(8))] };
     }
@@ -179,7 +180,8 @@ fn add_blocks(
             }
         }
     }
-    for (sums, total) in sums.iter().zip(total) {
+    for (sums, total) in sums.iter().zip(total.chunks_mut(stride)) {
+        let total = &mut total[..LANES];
         // SAFETY: room for twice 8 numbers.
         unsafe {
             _mm512_storeu_pd(total.as_mut_ptr(), sums[0]);

@@ -70,6 +70,8 @@ pub struct Beside {
     /// Strip after strip; in a strip, quad after quad.
     values: Aligned<Inputs>,
     pub strips: Vec<SideStrip>,
+    /// Inputs of all strips together, with what fills up the last one.
+    pub width: usize,
     /// For strips of half and of full width.
     pub taps: [Taps; 2],
     quads: usize,
@@ -91,14 +93,20 @@ impl SideStrip {
 }
 
 impl Beside {
-    /// Of which the sums are known, if asked for, and the codes are bytes that are `flip`ped.
-    pub fn new<T: Float>(product: &Product<'_, T>, columns: &Columns, with_sums: bool, flip: u8) -> Self {
+    /// In strips of `most` inputs. Their sums are known, if asked for, and their codes are bytes that are `flip`ped.
+    pub fn new<T: Float>(
+        product: &Product<'_, T>,
+        columns: &Columns,
+        most: usize,
+        with_sums: bool,
+        flip: u8,
+    ) -> Self {
         let (n, k, quads) = (product.n, product.k, columns.quads);
-        let lanes = |first: usize| if n - first <= LANES { LANES } else { WIDTH };
-        let width = (n - 1) / WIDTH * WIDTH + lanes((n - 1) / WIDTH * WIDTH);
+        let lanes = |first: usize| if n - first <= LANES { LANES } else { most };
+        let width = (n - 1) / most * most + lanes((n - 1) / most * most);
         let mut values = Aligned::new(width * quads);
         let strip = |first: usize, to: &mut [Inputs]| {
-            let (lanes, count) = (lanes(first), WIDTH.min(n - first));
+            let (lanes, count) = (lanes(first), most.min(n - first));
             // Not as far apart as lines of the caches that share a place.
             let pitch = k.next_multiple_of(LINE) + LINE;
             let zero = |i: usize| if i < count { product.grids.zero(first + i) - i32::from(flip) } else { 0 };
@@ -130,10 +138,10 @@ impl Beside {
             }
             SideStrip { first, lanes, scales, known }
         };
-        let parts: Vec<_> = values.get_mut().chunks_mut((WIDTH * quads).max(1)).enumerate().collect();
-        let strips = parallel::map_vec(parts, |(i, to)| strip(i * WIDTH, to));
+        let parts: Vec<_> = values.get_mut().chunks_mut((most * quads).max(1)).enumerate().collect();
+        let strips = parallel::map_vec(parts, |(i, to)| strip(i * most, to));
         let taps = [LANES, WIDTH].map(|lanes| Taps::every(columns.longest, lanes));
-        Self { values, strips, taps, quads }
+        Self { values, strips, width, taps, quads }
     }
 
     /// What `quads` from the `first` on meet.

@@ -19,8 +19,10 @@ impl<T: Float> Product<'_, T> {
         // A row's scale, if it is one, counts at the end: until then its sums are integers.
         let single = *step == k;
         let centred = decoder.is_centred();
-        let beside = Beside::new(self, &columns, !centred, 0);
-        let width = if n <= LANES { LANES } else { beside.strips.len() * WIDTH };
+        // To bring sums from block to block takes longer than to read rows again for every half of a strip.
+        let at_once = centred && columns.most > 1;
+        let beside = Beside::new(self, &columns, if at_once { LANES } else { WIDTH }, !centred, 0);
+        let width = beside.width;
         let pitch = columns.longest + LANES;
         let block = |first: usize,
                      total: &mut [f64],
@@ -53,8 +55,6 @@ impl<T: Float> Product<'_, T> {
                     let next = decoder.bytes(next, self.mask);
                     &next[next.len() * (number + some.start) / all..next.len() * (number + some.end) / all]
                 };
-                // Sums of few inputs stay where they are from block to block.
-                let at_once = width == LANES && centred && blocks.len() > 1;
                 for strip in &beside.strips {
                     let taps = &beside.taps[strip.lanes / WIDTH];
                     for i in (0..blocks.len()).step_by(if at_once { blocks.len() } else { 1 }) {
@@ -68,7 +68,14 @@ impl<T: Float> Product<'_, T> {
                             let (parts, ahead) = (&parts[some.clone()], ahead(strip, r, some.clone()));
                             let total = &mut total[r * width + strip.first..];
                             if at_once {
-                                form.blocks(rows, x, (taps, block.quads()), (parts, known), ahead, total);
+                                form.blocks(
+                                    rows,
+                                    x,
+                                    (taps, block.quads()),
+                                    (parts, known),
+                                    ahead,
+                                    (total, width),
+                                );
                                 continue;
                             }
                             let mut sums = [[0; WIDTH]; ROWS];
@@ -81,7 +88,8 @@ impl<T: Float> Product<'_, T> {
             }
             for (r, (out, total)) in out.chunks_exact_mut(n).zip(total.chunks_exact(width)).enumerate() {
                 let scale = if single { decoder.grid(first + r, 0).0.widen() } else { 1.0 };
-                let sums = total.iter().zip(beside.strips.iter().flat_map(|strip| strip.scales));
+                let sums =
+                    total.iter().zip(beside.strips.iter().flat_map(|strip| &strip.scales[..strip.lanes]));
                 out.iter_mut().zip(sums).for_each(|(out, (sum, of))| *out = T::narrow(scale * sum * of));
             }
         };

@@ -23,7 +23,7 @@ impl<T: Float> Product<'_, T> {
             return None;
         }
         // Codes are unsigned as they are, so that inputs must be signed.
-        let beside = Beside::new(self, &Columns::new(k, k, k), true, FLIP);
+        let beside = Beside::new(self, &Columns::new(k, k, k), WIDTH, true, FLIP);
         // Few inputs wait for the memory: the next rows are brought near while some are computed.
         let band = if n <= WIDTH { 2 * ROWS } else { (NEAR / k / ROWS * ROWS).clamp(ROWS, BAND) };
         let product = |first: usize, out: &mut [T], spread: &mut [u8]| {

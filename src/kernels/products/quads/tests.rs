@@ -69,9 +69,12 @@ proptest! {
             Form::Plain.add_scaled(&sums, parts, &known, LANES, (wanted.as_flattened_mut(), LANES));
         }
         for form in Form::all() {
-            let mut total = [[0.5; LANES]; ROWS];
-            form.blocks(rows, x, (&taps, each), (&parts, &known), &[0; 300], total.as_flattened_mut());
-            prop_assert_eq!(total, wanted);
+            for stride in [LANES, 3 * LANES] {
+                let mut total = vec![0.5; (ROWS - 1) * stride + LANES];
+                form.blocks(rows, x, (&taps, each), (&parts, &known), &[0; 300], (&mut total, stride));
+                prop_assert!(total.chunks(stride).zip(&wanted).all(|(total, wanted)| total[..LANES] == *wanted));
+                prop_assert!(total.chunks(stride).all(|total| total[LANES..].iter().all(|total| *total == 0.5)));
+            }
         }
     }
 
