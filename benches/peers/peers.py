@@ -405,7 +405,12 @@ for _level in (0, 4):
     peer(f"ort MatMulNBits level {_level}")(_nbits(_level))
 
 
-def run_round(call, before, unit):
+def run_round(call, before, unit, slow):
+    if not slow:
+        # It may map memory.
+        if before:
+            before()
+        call()
     times, begin = [], time.perf_counter()
     while not times or time.perf_counter() - begin < ROUND:
         if before:
@@ -438,13 +443,9 @@ def main():
             if who not in made:
                 parts = PEERS[who](work)
                 call, before = parts if isinstance(parts, tuple) else (parts, None)
-                if before:
-                    before()
-                if not row.get("slow"):
-                    call()
                 made[who] = call, before
             unit = work.copies if row.get("measure") == "matmul" else 1
-            answer = {"who": who, **run_round(*made[who], unit)}
+            answer = {"who": who, **run_round(*made[who], unit, row.get("slow"))}
         except Exception as error:  # noqa: BLE001: a peer that fails is a line in the table
             answer = {"who": who, "error": f"{type(error).__name__}: {error}"[:200]}
         print(json.dumps(answer), file=answers, flush=True)

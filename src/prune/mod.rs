@@ -224,6 +224,6 @@ impl<T: Float> WeightCompressor<T> for MagnitudePruner {
         if weight.is_empty() {
             return Ok(Outcome::left(weight, LeftAlone::Empty));
         }
-        parallel::unless_few(weight.len(), || self.prune(weight))
+        parallel::alone_if(weight.len() < parallel::FEW_VALUES, || self.prune(weight))
     }
 }

@@ -185,9 +185,8 @@ impl AffineQuantizer {
             Activations::Float => weight,
             coded => weight.with_activations(coded),
         };
-        // To search for the least error goes through them often.
-        let values = if self.range == Range::LeastSquares { usize::MAX } else { weight.len() };
-        parallel::unless_few(values, || Outcome::coded(weight, code, activate))
+        let few = weight.len() < parallel::FEW_VALUES && self.range == Range::MinMax;
+        parallel::alone_if(few, || Outcome::coded(weight, code, activate))
     }
 }
 

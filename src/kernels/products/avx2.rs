@@ -1,6 +1,6 @@
 //! [`Tiles`] and [`Strips`] in AVX2. Whoever holds an [`Avx2`] has asked the CPU for it.
 
-use super::dots::Tiles;
+use super::dots::{ALONG, Tiles};
 use super::nibbles::{Codes, Grids, SHORT_SUM, TOGETHER};
 use super::panels::{FEW, LANES};
 use super::quads::{self, FEW_ROWS, Inputs, ROWS, Sums, WIDTH, Weights, plain_dot};
@@ -39,9 +39,6 @@ impl Tiles for Floats {
         unsafe { float_row(w, x) }
     }
 }
-
-/// Vectors of a row whose sums go on side by side: an instruction need not wait for the one before.
-const ALONG: usize = 4;
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]

@@ -1,7 +1,7 @@
 //! AVX-512 forms of the products of floats: a strip of inputs is one vector.
 
 use super::avx2::{self, at, lines, prefetch};
-use super::dots::Tiles;
+use super::dots::{ALONG, Tiles};
 use super::panels::{FEW, LANES};
 use super::strips::Strips;
 use crate::kernels::cpu::{Avx2, Avx512};
@@ -33,7 +33,7 @@ impl Tiles for Floats {
     }
 }
 
-/// Bytes from weights to those of the same row that are brought near meanwhile.
+/// Bytes from weights to those of the same row, or the next, that are brought near meanwhile.
 const AHEAD: usize = 1 << 12;
 
 #[target_feature(enable = "avx512f")]
@@ -58,9 +58,6 @@ fn tile<const R: usize, const B: usize>(w: [&[f32]; R], x: [&[f32]; B]) -> [[f32
     }
     acc.map(|acc| std::array::from_fn(|b| acc.get(b).map_or(0.0, |acc| _mm512_reduce_add_ps(*acc))))
 }
-
-/// Vectors of a row whose sums go on side by side: an instruction need not wait for the one before.
-const ALONG: usize = 4;
 
 #[target_feature(enable = "avx512f")]
 #[allow(unsafe_code)]

@@ -7,6 +7,10 @@ use std::ops::AddAssign;
 /// Rows of weights that meet inputs at a time, at most.
 pub const HEIGHT: usize = 4;
 
+/// Vectors of one row whose sums go on side by side: an instruction need not wait for the one before.
+#[cfg(target_arch = "x86_64")]
+pub(super) const ALONG: usize = 4;
+
 /// A way to sum the products of `R` and `B` rows of equal length, for at most 4 of each and 8 sums in all.
 pub trait Tiles: Copy {
     type W: Copy + Default;
@@ -17,8 +21,8 @@ pub trait Tiles: Copy {
         w: [&[Self::W]; R],
         x: [&[Self::X]; B],
     ) -> [[Self::Sum; FEW]; R];
-    /// The sum of one row of weights with one input, as long. That waits for the memory, which is read faster on end
-    /// than in several rows at a time.
+    /// The sum of one row of weights with one input, as long. Where rows come from memory, that is what it waits for,
+    /// and it is read faster on end than in several rows at a time.
     fn row(self, w: &[Self::W], x: &[Self::X]) -> Self::Sum {
         self.tile([w], [x])[0][0]
     }

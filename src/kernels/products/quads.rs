@@ -189,7 +189,7 @@ impl Form {
 
     /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
     /// last may be shorter) that have a part for each row: all with zero 0, so that the sums of the inputs do not
-    /// count. Rows of `total` are `stride` apart.
+    /// count. `total` has [`ROWS`] rows, `stride` apart.
     pub fn blocks(
         self,
         w: [&[Weights]; ROWS],
@@ -200,6 +200,7 @@ impl Form {
         (total, stride): (&mut [f64], usize),
     ) {
         let quads = w[0].len();
+        assert!(stride >= LANES && total.len() >= (ROWS - 1) * stride + LANES, "no room for all rows");
         #[cfg(target_arch = "x86_64")]
         if let Self::Vnni(cpu) = self {
             let (x, zeros) = (&x.as_chunks().0[..quads], &inputs.zeros.as_chunks().0[0]);

@@ -235,7 +235,8 @@ impl ByteDots {
     }
 
     /// The exact sum of `(code - zero) * (x + offset)` over the kept entries of a row, with `x` at their places, for a
-    /// `grid` of zero and offset: of as many as an `i32` holds. `x` is filled up to whole words.
+    /// `grid` of zero and offset: of as many as an `i32` holds. `x` is filled up to whole words, and `kept` holds as many
+    /// codes as bits are set, or more.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> i32 {
         assert_eq!(x.len(), bits.len() * WORD);

@@ -32,7 +32,7 @@ proptest! {
     #[test]
     fn sparse_rows_give_the_sums(
         on in prop::collection::vec(any::<bool>(), 0..600), thin in any::<u8>(), start in 0_usize..200, bad in any::<bool>(),
-        more in 0_usize..100, usual in 0_usize..12, zero in any::<u8>(),
+        more in 0_usize..400, usual in 0_usize..12, zero in any::<u8>(),
     ) {
         let on: Vec<bool> = on.iter().enumerate().map(|(i, on)| *on && (thin & 3 == 0 || i * 7 % 10 == 0)).collect();
         // A row that begins where a word does as often as not.
@@ -157,4 +157,19 @@ fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
     // Too large before it is scaled.
     x.fill(f32::MAX);
     assert_eq!(f32::dot_codes(bits, &[255; 100], (1e-9, 0), &x), None);
+}
+
+#[test]
+fn the_largest_sums_of_bytes_are_exact() {
+    let cols = 1 << 14;
+    let words = vec![u64::MAX; cols / WORD];
+    let bits = Bits { words: &words, start: 0, cols };
+    for kept in [0, cols] {
+        let Some(dots) = ByteDots::new(kept, cols) else { return };
+        for (code, zero, x, offset) in [(255, 0, 127, 128), (255, 0, -128, -127), (0, 255, 127, 128)] {
+            let sum = dots.sum(bits, &vec![code; cols + 7], (zero, offset), &vec![x; cols]);
+            let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset);
+            assert_eq!(sum, one * cols as i32);
+        }
+    }
 }

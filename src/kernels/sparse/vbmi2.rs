@@ -1,4 +1,4 @@
-//! Kept bytes to their places, 64 entries at a time.
+//! Kept bytes to their places, or what is at their places to them, 64 entries at a time.
 #![allow(unsafe_code)]
 
 use super::{Bits, WORD};
@@ -30,7 +30,7 @@ fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
     let (mut at, mut done) = (0, 0);
     let groups = out.as_chunks_mut::<{ GROUP * WORD }>().0;
     for (words, out) in bits.whole().as_chunks::<GROUP>().0.iter().zip(groups) {
-        let Some(next) = kept.get(at..).and_then(|kept| kept.first_chunk()) else { break };
+        let Some(next) = kept[at..].first_chunk() else { break };
         at += group(words, next, fill, out);
         done += GROUP;
     }
@@ -107,7 +107,7 @@ fn sum<const THIN: bool>(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32),
     let mut sums = Sums { products: [_mm512_setzero_si512(); 2], inputs: [_mm512_setzero_si512(); 2] };
     let (mut at, mut done) = (0, 0);
     for (words, x) in bits.whole().as_chunks::<GROUP>().0.iter().zip(x.as_chunks::<GROUP>().0) {
-        let Some(next) = kept.get(at..).and_then(|kept| kept.first_chunk()) else { break };
+        let Some(next) = kept[at..].first_chunk() else { break };
         at += sums.group::<THIN>(words, next, x);
         done += GROUP;
     }
@@ -131,7 +131,7 @@ fn sum<const THIN: bool>(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32),
     let more = _mm512_mullo_epi32(all(offset), of_kept);
     let sums = _mm512_add_epi32(_mm512_sub_epi32(products, less), more);
     // The whole is exact, whatever is in between.
-    _mm512_reduce_add_epi32(sums).wrapping_sub((offset * zero).wrapping_mul(at as i32))
+    _mm512_reduce_add_epi32(sums).wrapping_sub(offset.wrapping_mul(zero).wrapping_mul(at as i32))
 }
 
 /// Side by side: a sum must wait for the one before it.
@@ -182,7 +182,8 @@ impl Sums {
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn load<T: NoUninit>(x: &[T; WORD]) -> __m512i {
-    // SAFETY: an array of 64 bytes, or of more.
+    const { assert!(size_of::<T>() == 1) };
+    // SAFETY: 64 values of a byte.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 

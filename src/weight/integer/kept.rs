@@ -1,7 +1,8 @@
-//! The product of a pruned weight with one input: kept codes are spread in registers, on the way to their sum.
+//! The product of a pruned weight with one input: kept codes meet the inputs at their places, which are brought
+//! together in registers.
 
 use super::super::zeros;
-use super::{MIN_PARALLEL, Product};
+use super::{FLIP, MIN_PARALLEL, Product};
 use crate::kernels::products::EXACT;
 use crate::kernels::sparse::{Bits, ByteDots, WORD};
 use crate::{Fault, Float, parallel};
@@ -20,9 +21,9 @@ impl<T: Float> Product<'_, T> {
         let mut codes = vec![0; k];
         self.encode(0, &mut codes);
         // For the kernel around 128, so that they are signed.
-        let mut x: Vec<i8> = codes.iter().map(|code| (code ^ 128) as i8).collect();
+        let mut x: Vec<i8> = codes.iter().map(|code| (code ^ FLIP) as i8).collect();
         x.resize(k.next_multiple_of(WORD), 0);
-        let (offset, scale) = (128 - self.grids.zero(0), self.grids.scale(0));
+        let (offset, scale) = (i32::from(FLIP) - self.grids.zero(0), self.grids.scale(0));
         let mut out = zeros::<T>(self.m, 1)?;
         let height = self.height(1, MIN_PARALLEL / 16);
         parallel::for_each_chunk(&mut out, height, |i, out| {

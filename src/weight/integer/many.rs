@@ -19,8 +19,8 @@ impl<T: Float> Product<'_, T> {
         // A row's scale, if it is one, counts at the end: until then its sums are integers.
         let single = *step == k;
         let centred = decoder.is_centred();
-        // To bring sums from block to block takes longer than to read rows again for every half of a strip.
-        let at_once = centred && columns.most > 1;
+        // Where a kernel keeps the sums of a strip from block to block, that takes less than to meet wider ones.
+        let at_once = centred && columns.most > 1 && columns.blocks.len() > 1;
         let beside = Beside::new(self, &columns, if at_once { LANES } else { WIDTH }, !centred, 0);
         let width = beside.width;
         let pitch = columns.longest + LANES;

@@ -14,6 +14,7 @@ mod work;
 
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 use work::{Call, Error, Work};
 
@@ -49,6 +50,8 @@ fn make<'a>(who: &str, work: &'a Work) -> Result<Call<'a>, Error> {
 }
 
 fn round(call: &mut Call<'_>) -> Result<(f64, usize), Error> {
+    // It may map memory.
+    call()?;
     let mut times = Vec::new();
     let begin = Instant::now();
     while times.is_empty() || begin.elapsed() < ROUND {
@@ -67,10 +70,12 @@ fn main() -> Result<(), Error> {
     let mut made = BTreeMap::new();
     for who in std::io::stdin().lines() {
         let who = who?;
-        let answer = answer(&who, &work, &mut made).unwrap_or_else(|error| {
-            // A peer that fails is a line in the table.
-            json!({ "who": who, "error": error.to_string() })
-        });
+        // A peer that fails is a line in the table.
+        let error = |error: String| json!({ "who": who, "error": error });
+        let answer = match catch_unwind(AssertUnwindSafe(|| answer(&who, &work, &mut made))) {
+            Ok(answer) => answer.unwrap_or_else(|fault| error(fault.to_string())),
+            Err(_) => error("it panicked".into()),
+        };
         println!("{answer}");
     }
     Ok(())
@@ -78,10 +83,7 @@ fn main() -> Result<(), Error> {
 
 fn answer<'a>(who: &str, work: &'a Work, made: &mut BTreeMap<String, Call<'a>>) -> Result<Value, Error> {
     if !made.contains_key(who) {
-        let mut call = make(who, work)?;
-        // The first call may map memory.
-        call()?;
-        made.insert(who.into(), call);
+        made.insert(who.into(), make(who, work)?);
     }
     let Some(call) = made.get_mut(who) else { return Err("no such peer".into()) };
     let (ms, calls) = round(call)?;
