@@ -226,12 +226,15 @@ pub struct ByteDots {
 
 impl ByteDots {
     /// For rows that keep `kept` of `len` entries altogether.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn new(kept: usize, len: usize) -> Option<Self> {
+        let thin = kept < len / THIN_SHARE;
         #[cfg(target_arch = "x86_64")]
-        return Some(Self { thin: kept < len / THIN_SHARE, cpu: (Vbmi2::new()?, Vnni::new()?) });
+        return Some(Self { thin, cpu: (Vbmi2::new()?, Vnni::new()?) });
         #[cfg(not(target_arch = "x86_64"))]
-        None
+        {
+            let _ = thin;
+            None
+        }
     }
 
     /// The exact sum of `(code - zero) * (x + offset)` over the kept entries of a row, with `x` at their places, for a
