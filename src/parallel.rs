@@ -62,10 +62,11 @@ pub fn alone<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Values of a weight that are few: one thread is through with a step of a few passes sooner than others have woken
-/// for each of them. On two cores a threshold takes 0.03 ms alone and 0.10 ms shared out for 2^18 values, 0.49 and 0.46 ms
-/// for 2^22; steps that compute more gain earlier.
-pub const FEW_VALUES: usize = 1 << 19;
+/// Values of a weight that are few: one thread is through with the passes of a step sooner than others have woken for
+/// each of them. On two cores, alone and shared out, 2^20 values take 0.12 and 0.18 ms by a threshold, 0.39 and 0.53 by
+/// sparsity, 0.17 and 0.17 in 2:4, 0.11 and 0.13 to 0.15 in 8 bits; 4 bits in groups alone are better shared out (0.18 and
+/// 0.13). At 2^22 most are.
+pub const FEW_VALUES: usize = 1 << 20;
 
 /// `f()`: [`alone`] if so.
 pub fn alone_if<R>(so: bool, f: impl FnOnce() -> R) -> R {

@@ -57,10 +57,6 @@ def run(row, everyone, found, rounds):
     ours = everyone[0][0]
     sides = {side for side, _ in everyone}
     slow = sides - {ours} if row.get("slow") else set()
-    # Before the first round everyone has done the work for a while: the first calls map memory.
-    for side, name in everyone:
-        if side not in slow:
-            side.ask(name)
     start, before = time.time(), busy() - sum(side.seconds() for side in sides)
     for i in range(rounds):
         for side, name in everyone:

@@ -113,15 +113,7 @@ impl MagnitudePruner {
             Amount::Channels(_) => false,
         })
     }
-}
 
-impl From<f64> for MagnitudePruner {
-    fn from(threshold: f64) -> Self {
-        Self::threshold(threshold)
-    }
-}
-
-impl MagnitudePruner {
     fn prune<T: Float>(&self, weight: Weight<T>) -> Result<Outcome<T>, Fault> {
         let before = unstructured::kept_unless(&weight, |leaf| self.shrinks(leaf))?;
         let stride = if weight.is_leaf() { weight.stride() } else { 1 };
@@ -142,6 +134,12 @@ impl MagnitudePruner {
             Amount::Channels(fraction) => structured::rows(weight, fraction)?,
         };
         Ok(unstructured::outcome(before, after))
+    }
+}
+
+impl From<f64> for MagnitudePruner {
+    fn from(threshold: f64) -> Self {
+        Self::threshold(threshold)
     }
 }
 

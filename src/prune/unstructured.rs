@@ -6,7 +6,7 @@ use crate::compressor::{Decision, Outcome, Survey, WeightCompressor};
 use crate::kernels::cpu::fast;
 use crate::model::{Select, WeightInfo};
 use crate::weight::{Block, Leaf};
-use crate::{Fault, Float, LeftAlone, Weight};
+use crate::{Fault, Float, LeftAlone, Weight, parallel};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
@@ -359,8 +359,7 @@ impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
             Some(Ties::First(ties)) => (T::capped(self.magnitude), *ties),
             None => (T::capped(self.magnitude), 0),
         };
-        let before = kept_unless(&weight, |leaf| shrinks(leaf, least))?;
-        let after = weight.map_leaves(&mut |leaf| {
+        let mut cut = |leaf: Leaf<T>| {
             if left == 0 {
                 return below(leaf, &LeafCut { magnitude: least, ties: 0 });
             }
@@ -369,8 +368,11 @@ impl<T: Float> WeightCompressor<T> for GlobalCut<'_> {
             left -= ties;
             let ties = end_of_ties(&leaf, least, ties, equal.into_iter())?;
             below(leaf, &LeafCut { magnitude: least, ties })
-        })?;
-        Ok(outcome(before, after))
+        };
+        parallel::alone_if(weight.len() < parallel::FEW_VALUES, || {
+            let before = kept_unless(&weight, |leaf| shrinks(leaf, least))?;
+            Ok(outcome(before, weight.map_leaves(&mut cut)?))
+        })
     }
 }
 

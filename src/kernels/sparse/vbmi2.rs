@@ -31,7 +31,7 @@ fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
     let groups = out.as_chunks_mut::<{ GROUP * WORD }>().0;
     for (words, out) in bits.whole().as_chunks::<GROUP>().0.iter().zip(groups) {
         let Some(next) = kept[at..].first_chunk() else { break };
-        at += group(words, next, fill, out);
+        at += spread(words, next, fill, out);
         done += GROUP;
     }
     for (i, out) in out.chunks_mut(WORD).enumerate().skip(done) {
@@ -52,7 +52,7 @@ fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
 /// Spreads what some words keep, and says how many bytes that is.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt")]
-fn group(
+fn spread(
     words: &[u64; GROUP],
     kept: &[u8; GROUP * WORD],
     fill: __m512i,

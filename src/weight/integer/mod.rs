@@ -6,10 +6,10 @@
 //! y = sx * sum over blocks ( sw * sum over the block ( (qx - zx) * (qw - zw) ) )
 //! ```
 //!
-//! The inner sums are exact. The kernels take signed bytes of one side and unsigned ones of the other: codes of the input
-//! as they are with `qw - zw`, or `qw - 128` where there are 8 bits; or codes of the weight as they are (`unsigned`,
-//! `kept`) with `qx - 128`. What zero points add is known from the sums of the rows. All factors are within +-255, so 16,384 products fit an `i32`; longer sums go on in 64 bits. Only the
-//! final scaling rounds.
+//! The inner sums are exact. The kernels take signed bytes of one side and unsigned ones of the other: codes of the
+//! input as they are with `qw - zw`, or `qw - 128` where there are 8 bits; or codes of the weight as they are
+//! (`unsigned`, `kept`) with `qx - 128`. What zero points add is known from the sums of the rows. All factors are within
+//! +-255, so 16,384 products fit an `i32`; longer sums go on in 64 bits. Only the final scaling rounds.
 
 mod beside;
 mod few;
