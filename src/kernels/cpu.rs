@@ -143,7 +143,8 @@ impl Vnni {
     }
 }
 
-/// That the CPU has [`Avx512`] and its instructions that move bytes by a mask (VBMI2): only [`new`](Self::new) makes one.
+/// That the CPU has [`Avx512`] and its instructions that pick bytes (VBMI) and move them by a mask (VBMI2): only
+/// [`new`](Self::new) makes one.
 #[cfg(target_arch = "x86_64")]
 #[derive(Clone, Copy)]
 pub struct Vbmi2(());
@@ -151,6 +152,7 @@ pub struct Vbmi2(());
 #[cfg(target_arch = "x86_64")]
 impl Vbmi2 {
     pub fn new() -> Option<Self> {
-        (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vbmi2")).then_some(Self(()))
+        use std::arch::is_x86_feature_detected as has;
+        (Avx512::new().is_some() && has!("avx512vbmi") && has!("avx512vbmi2")).then_some(Self(()))
     }
 }

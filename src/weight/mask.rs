@@ -3,6 +3,7 @@
 use super::bytes::Make;
 use super::storage::MaskForm;
 use crate::kernels::cpu::fast;
+use crate::kernels::sparse::{Bits, Offsets};
 use crate::{Fault, parallel};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -11,6 +12,8 @@ use std::sync::{Arc, OnceLock};
 const RANK_WORDS: usize = 8;
 /// Words that one thread counts at a time.
 const PART: usize = 1 << 10;
+/// Where no more than a `FEW_SHARE`th is kept, products are faster by a byte for each than by a bit for every entry.
+const FEW_SHARE: usize = 5;
 
 /// A bit for each entry, row-major, least significant first, with counts for random access.
 #[derive(Clone)]
@@ -21,6 +24,8 @@ pub(crate) struct Mask {
     ranks: Vec<usize>,
     /// The smallest stored form, for the `(cols, stride)` that it was asked for first: those of the leaf.
     form: OnceLock<(usize, usize, MaskForm)>,
+    /// For products, where few are kept: with the columns of a row, for which it was asked first.
+    offsets: OnceLock<(usize, Option<Offsets>)>,
 }
 
 impl std::fmt::Debug for Mask {
@@ -56,7 +61,7 @@ impl Mask {
                 rank += count(group);
             }
         });
-        Self { words, len, ranks, form: OnceLock::new() }
+        Self { words, len, ranks, form: OnceLock::new(), offsets: OnceLock::new() }
     }
 
     /// The mask of the given ascending positions, each below `len`.
@@ -99,6 +104,24 @@ impl Mask {
     pub fn stored_form(&self, cols: usize, stride: usize, make: impl Fn() -> MaskForm) -> MaskForm {
         let (known_cols, known_stride, form) = self.form.get_or_init(|| (cols, stride, make()));
         if (*known_cols, *known_stride) == (cols, stride) { form.clone() } else { make() }
+    }
+
+    /// The bits of a row of `cols` entries in some columns.
+    pub fn bits(&self, row: usize, cols: usize, columns: Range<usize>) -> Bits<'_> {
+        Bits { words: &self.words, start: row * cols + columns.start, cols: columns.len() }
+    }
+
+    /// Where the kept entries of rows of `cols` are, found at most once; `None` where a product is not faster by it.
+    pub fn offsets(&self, cols: usize) -> Option<&Offsets> {
+        if cols == 0 || self.kept() > self.len / FEW_SHARE {
+            return None;
+        }
+        let find = || {
+            let starts = (0..=self.len / cols).map(|row| self.rank(row * cols)).collect();
+            Offsets::new(cols, starts, |row| self.bits(row, cols, 0..cols))
+        };
+        let (known, offsets) = self.offsets.get_or_init(|| (cols, find()));
+        offsets.as_ref().filter(|_| *known == cols)
     }
 
     pub fn kept(&self) -> usize {
@@ -181,7 +204,10 @@ impl Mask {
     }
 
     pub fn resident_bytes(&self) -> usize {
-        size_of_val(&self.words[..]) + size_of_val(&self.ranks[..])
+        let offsets = self.offsets.get().and_then(|(_, offsets)| offsets.as_ref());
+        size_of_val(&self.words[..])
+            + size_of_val(&self.ranks[..])
+            + offsets.map_or(0, Offsets::resident_bytes)
     }
 }
 
@@ -220,6 +246,18 @@ impl PartialEq for Mask {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn offsets_are_found_where_few_are_kept_and_counted_as_memory() {
+        let few = Mask::from_positions((0..1000).step_by(5), 1000);
+        let before = few.resident_bytes();
+        assert!(few.offsets(100).is_some());
+        assert!(few.resident_bytes() > before + 200);
+        // Of rows of another length: for the first only.
+        assert!(few.offsets(500).is_none() && few.offsets(100).is_some() && few.offsets(0).is_none());
+        assert!(Mask::from_positions((0..1000).step_by(4), 1000).offsets(100).is_none());
+        assert!(Mask::from_positions(0..256, 2560).offsets(2560).is_none());
+    }
 
     proptest! {
         #[test]

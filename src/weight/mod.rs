@@ -17,6 +17,7 @@ mod leaf;
 mod mask;
 mod parts;
 mod product;
+mod pruned;
 mod restrict;
 mod select;
 mod storage;

@@ -11,12 +11,12 @@ use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
 use super::leaf::{Coding, Support};
 use super::mask::Mask;
+use super::pruned::{with_many, with_one};
 use super::{Activations, Leaf, Node, Weight, zeros};
 use crate::kernels::by_columns::by_columns;
 use crate::kernels::gemm::{Along, Prepared};
-use crate::kernels::memory;
 use crate::kernels::products::{Decode, HEIGHT, Panels, Rows, Source, TOGETHER};
-use crate::kernels::sparse::{self, Beside, Bits, Dots, WORD};
+use crate::kernels::sparse::{Bits, WORD};
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -38,8 +38,6 @@ const MANY: usize = 32;
 /// such bands there are, if rows are few.
 const BAND: usize = 96;
 const BANDS: usize = 8;
-/// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
-const NEAR: usize = 1 << 18;
 
 impl<T: Float> Weight<T> {
     /// `x [n, cols]` times the transposed weight, `[n, rows]`. Each run of `group` rows of `x` shares one
@@ -164,9 +162,9 @@ impl<T: Float> Leaf<T> {
         let mask = leaf.mask()?;
         let kept = Kept::new(&leaf)?;
         match mask.as_deref() {
-            Some(mask) if n == 1 => sparse_dots(&kept, mask, x, [cols, rows]),
+            Some(mask) if n == 1 => with_one(&kept, mask, x, [cols, rows]),
             Some(mask) if leaf.kept() < leaf.len() / DENSE_SHARE => {
-                sparse_product(&kept, mask, x, [n, cols, rows])
+                with_many(&kept, mask, x, [n, cols, rows])
             }
             mask => {
                 if n == 1
@@ -186,7 +184,7 @@ impl<T: Float> Leaf<T> {
 }
 
 /// The kept numbers of a leaf, in memory.
-enum Kept<'a, T: Float> {
+pub(super) enum Kept<'a, T: Float> {
     Values(Cow<'a, [T]>),
     Codes(Decoder<'a, T>),
     Shared(Box<Lookup<'a, T>>),
@@ -202,7 +200,7 @@ impl<'a, T: Float> Kept<'a, T> {
     }
 
     /// The kept numbers of the flat `range`, which lies in one row, and maybe more; `buffer` is room for them.
-    fn read<'b>(&'b self, range: Range<usize>, mask: &Mask, buffer: &'b mut Vec<T>) -> &'b [T] {
+    pub fn read<'b>(&'b self, range: Range<usize>, mask: &Mask, buffer: &'b mut Vec<T>) -> &'b [T] {
         let kept = kept_range(&range, Some(mask));
         if let Self::Values(values) = self {
             return &values[kept.start..];
@@ -214,7 +212,7 @@ impl<'a, T: Float> Kept<'a, T> {
     }
 
     /// The kept numbers of the flat `range`, which lies in one row.
-    fn values(&self, range: Range<usize>, mask: Option<&Mask>, to: &mut [T]) {
+    pub fn values(&self, range: Range<usize>, mask: Option<&Mask>, to: &mut [T]) {
         match self {
             Self::Values(values) => to.copy_from_slice(&values[kept_range(&range, mask)]),
             Self::Codes(decoder) => decoder.values(range, mask, to),
@@ -230,13 +228,10 @@ impl<'a, T: Float> Kept<'a, T> {
         T::expand(bits, self.read(range, mask, &mut buffer), to);
     }
 
-    /// The codes of a row of `k` entries, and maybe more, where they are bytes and have one scale.
-    fn row_of_codes(&self, range: &Range<usize>, mask: &Mask, k: usize) -> Option<(&[u8], (T, u8))> {
+    /// The codes of all kept entries, where they are bytes, and each row of `k` entries has one scale.
+    pub fn whole_bytes(&self, k: usize) -> Option<(&[u8], &Decoder<'a, T>)> {
         match self {
-            Self::Codes(decoder) if decoder.step(k) == k => {
-                let codes = decoder.packed(8)?.get(kept_range(range, Some(mask)).start..)?;
-                Some((codes, decoder.grid(range.start / k.max(1), 0)))
-            }
+            Self::Codes(decoder) if decoder.step(k) == k => Some((decoder.packed(8)?, decoder)),
             _ => None,
         }
     }
@@ -337,109 +332,6 @@ impl<T: Float> Decode<T> for Decoded<'_, T> {
 
     fn source(&self, row: usize, columns: Range<usize>) -> &[u8] {
         self.kept.bytes(self.range(row, columns), self.mask)
-    }
-}
-
-/// Rows of a mask.
-fn bits(mask: &Mask, row: usize, k: usize, columns: Range<usize>) -> Bits<'_> {
-    Bits { words: mask.words(0..mask.len()), start: row * k + columns.start, cols: columns.len() }
-}
-
-/// The product with one input from the kept entries alone.
-fn sparse_dots<T: Float>(
-    kept: &Kept<'_, T>,
-    mask: &Mask,
-    x: &[T],
-    [k, m]: [usize; 2],
-) -> Result<Vec<T>, Fault> {
-    let dots = Dots::new(x, mask.kept(), mask.len());
-    let mut out = zeros(m, 1)?;
-    let height = height(HEIGHT, k);
-    parallel::for_each_chunk(&mut out, height, |i, out| {
-        let mut buffer = Vec::new();
-        for (row, out) in (i * height..).zip(out) {
-            let bits = bits(mask, row, k, 0..k);
-            let range = row * k..(row + 1) * k;
-            let of_codes = kept.row_of_codes(&range, mask, k);
-            let sum = of_codes.and_then(|(codes, grid)| dots.sum_of_codes(bits, codes, grid));
-            *out = sum.unwrap_or_else(|| dots.sum(bits, kept.read(range, mask, &mut buffer)));
-        }
-    });
-    Ok(out)
-}
-
-/// The same with several inputs.
-fn sparse_product<T: Float>(
-    kept: &Kept<'_, T>,
-    mask: &Mask,
-    x: &[T],
-    [n, k, m]: [usize; 3],
-) -> Result<Vec<T>, Fault> {
-    // As many inputs at a time as suit the vectors.
-    match (n, size_of::<T>()) {
-        (..=8, _) => side_by_side::<T, 8>(kept, mask, x, [n, k, m]),
-        (17.., 4) => side_by_side::<T, 32>(kept, mask, x, [n, k, m]),
-        _ => side_by_side::<T, 16>(kept, mask, x, [n, k, m]),
-    }
-}
-
-/// The same from `L` inputs at a time.
-fn side_by_side<T: Float, const L: usize>(
-    kept: &Kept<'_, T>,
-    mask: &Mask,
-    x: &[T],
-    [n, k, m]: [usize; 3],
-) -> Result<Vec<T>, Fault> {
-    let side = |s: usize| Beside::<T, L>::new(&x[s * L * k..n.min((s + 1) * L) * k], k);
-    let sides = parallel::map(n.div_ceil(L), side);
-    let width = (NEAR / (L * size_of::<T>())).next_multiple_of(WORD).min(sparse::LONGEST);
-    let height = height(HEIGHT, k * n);
-    let room = sparse::places_room(width.min(k)) * height;
-    by_rows([n, m], height, |first, out| {
-        memory::with_room(room, |places| {
-            some_rows(kept, mask, (&sides, width), first, places, [n, k], out);
-        });
-    })
-}
-
-/// `out [.., n]` for rows from `top` on; `places` is room for theirs in `width` columns.
-fn some_rows<T: Float, const L: usize>(
-    kept: &Kept<'_, T>,
-    mask: &Mask,
-    (sides, width): (&[Beside<T, L>], usize),
-    top: usize,
-    places: &mut [u16],
-    [n, k]: [usize; 2],
-    out: &mut [T],
-) {
-    let mut buffer = Vec::new();
-    // Of each row, where its places and its kept numbers lie.
-    let mut rows = Vec::with_capacity(out.len() / n);
-    for first in (0..k).step_by(width) {
-        let last = k.min(first + width);
-        rows.clear();
-        let mut end = 0;
-        for row in (top..).take(out.len() / n) {
-            let found = sparse::places(bits(mask, row, k, first..last), &mut places[end..]);
-            rows.push((end..end + found, mask.rank(row * k + first)));
-            end += found;
-        }
-        if !matches!(kept, Kept::Values(_)) {
-            buffer.resize(end, T::zero());
-            for (row, (range, _)) in (top..).zip(&rows) {
-                kept.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
-            }
-        }
-        for (side, x) in sides.iter().enumerate() {
-            for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
-                let values = match kept {
-                    Kept::Values(values) => &values[*start..][..range.len()],
-                    _ => &buffer[range.clone()],
-                };
-                let out = &mut out[side * L..n.min((side + 1) * L)];
-                T::add_products::<L>(&places[range.clone()], values, (x, first), out);
-            }
-        }
     }
 }
 

@@ -8,17 +8,20 @@ mod dot;
 mod expand;
 mod lanes;
 #[cfg(target_arch = "x86_64")]
+mod near;
+mod offsets;
+#[cfg(target_arch = "x86_64")]
 mod vbmi2;
 
-pub use dot::{ByteDots, Dots};
+pub use dot::ByteDots;
 pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
+pub use offsets::{BLOCK, Bytes, Near, Offsets, RowsOf, TOGETHER, followed};
+
+use super::memory::Aligned;
 
 /// What these kernels do for a number type; implemented for `f32` and `f64`.
 pub trait Sparse: Copy {
-    /// Whether [`dot_dense`](Self::dot_dense) is the fastest for rows that keep few as well.
-    #[doc(hidden)]
-    fn takes_words() -> bool;
     /// The sum of the kept values of a row with `x` at their places, for rows that keep many.
     #[doc(hidden)]
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self;
@@ -36,13 +39,23 @@ pub trait Sparse: Copy {
         x: (&Beside<Self, L>, usize),
         out: &mut [Self],
     );
+    /// An input in planes of bytes, where a CPU finds its numbers faster by them.
+    #[doc(hidden)]
+    fn planes(x: &[Self]) -> Option<Aligned<u8>>;
+    /// See [`Near::sums`].
+    #[doc(hidden)]
+    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]);
+    /// See [`Near::sums_of_codes`].
+    #[doc(hidden)]
+    fn near_sums_of_codes(
+        near: &Near<'_, Self>,
+        rows: RowsOf<'_>,
+        codes: (&[u8], &[u8]),
+        out: &mut [Self],
+    ) -> bool;
 }
 
 impl Sparse for f32 {
-    fn takes_words() -> bool {
-        dot::takes_words()
-    }
-
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
         dot::dot_dense_f32(bits, kept, x)
     }
@@ -63,13 +76,26 @@ impl Sparse for f32 {
     ) {
         lanes::add_products_f32(places, kept, x, out);
     }
+
+    fn planes(x: &[Self]) -> Option<Aligned<u8>> {
+        offsets::planes_f32(x)
+    }
+
+    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
+        offsets::sums_f32(near, rows, kept, out);
+    }
+
+    fn near_sums_of_codes(
+        near: &Near<'_, Self>,
+        rows: RowsOf<'_>,
+        codes: (&[u8], &[u8]),
+        out: &mut [Self],
+    ) -> bool {
+        offsets::sums_of_codes_f32(near, rows, codes, out)
+    }
 }
 
 impl Sparse for f64 {
-    fn takes_words() -> bool {
-        false
-    }
-
     fn dot_dense(bits: Bits<'_>, kept: &[Self], x: &[Self]) -> Self {
         dot::dot_dense(bits, kept, x)
     }
@@ -89,6 +115,18 @@ impl Sparse for f64 {
         out: &mut [Self],
     ) {
         lanes::add_products(places, kept, x, out);
+    }
+
+    fn planes(_: &[Self]) -> Option<Aligned<u8>> {
+        None
+    }
+
+    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
+        near.plain_sums(rows, kept, out);
+    }
+
+    fn near_sums_of_codes(_: &Near<'_, Self>, _: RowsOf<'_>, _: (&[u8], &[u8]), _: &mut [Self]) -> bool {
+        false
     }
 }
 

@@ -1,4 +1,5 @@
-use super::dot::{Spaced, dot, dot_dense};
+use super::dot::dot_dense;
+use super::offsets::plain_find;
 use super::*;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Vbmi2};
@@ -32,7 +33,7 @@ proptest! {
     #[test]
     fn sparse_rows_give_the_sums(
         on in prop::collection::vec(any::<bool>(), 0..600), thin in any::<u8>(), start in 0_usize..200, bad in any::<bool>(),
-        more in 0_usize..400, usual in 0_usize..12, zero in any::<u8>(),
+        more in 0_usize..400, zero in any::<u8>(),
     ) {
         let on: Vec<bool> = on.iter().enumerate().map(|(i, on)| *on && (thin & 3 == 0 || i * 7 % 10 == 0)).collect();
         // A row that begins where a word does as often as not.
@@ -47,15 +48,11 @@ proptest! {
         }
         let x: Vec<f64> = (0..cols).map(|i| (i % 11) as f64 + 1.0).collect();
         let exact = |b: usize| columns.iter().zip(&kept).map(|(c, v)| v * (x[*c] + b as f64)).sum::<f64>();
-        prop_assert_eq!(dot(bits, &kept, &Spaced::new(&x), usual), exact(0));
         prop_assert_eq!(f64::dot_dense(bits, &kept, &x), exact(0));
         // Small whole numbers: exact in single precision, too.
         let single: Vec<f32> = kept.iter().map(|x| *x as f32).collect();
         let x32: Vec<f32> = x.iter().map(|x| *x as f32).collect();
-        for few in [0, cols] {
-            let sum = Dots::new(&x32, cols - few, cols).sum(bits, &single);
-            prop_assert_eq!(f64::from(sum), exact(0));
-        }
+        prop_assert_eq!(f64::from(f32::dot_dense(bits, &single, &x32)), exact(0));
         #[cfg(target_arch = "x86_64")]
         {
             if let Some(cpu) = Avx2::new() {
@@ -67,7 +64,7 @@ proptest! {
         }
         let codes: Vec<u8> = (0..own + more).map(|i| (i * 37) as u8).collect();
         let numbers: Vec<f32> = codes.iter().map(|code| f32::from(*code) - f32::from(zero)).collect();
-        if let Some(sum) = Dots::new(&x32, cols, cols).sum_of_codes(bits, &codes, (0.5, zero)) {
+        if let Some(sum) = f32::dot_codes(bits, &codes, (0.5, zero), &x32) {
             prop_assert_eq!(sum, 0.5 * dot_dense(bits, &numbers, &x32));
         }
         let mut whole: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
@@ -152,16 +149,163 @@ fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
     let mut x = vec![1.0_f32; 192];
     x[1] = f32::NAN;
     assert_eq!(f32::dot_dense(bits, &[2.0; 100], &x), 12.0);
-    assert_eq!(dot(bits, &[2.0; 100], &Spaced::new(&x), 2), 12.0);
+    let offsets = Offsets::new(192, vec![0, 6], |_| bits).unwrap();
+    let mut sums = [0.0; 1];
+    Near::new(&offsets, &x).sums(0, &[2.0; 100], &mut sums);
+    assert_eq!(sums, [12.0]);
+    assert!(!Near::new(&offsets, &x).sums_of_codes(0, &[5; 100], &[3], &mut sums) || sums == [12.0]);
     assert_eq!(f32::dot_codes(bits, &[5; 100], (2.0, 4), &x).unwrap_or(12.0), 12.0);
     // Too large before it is scaled.
     x.fill(f32::MAX);
     assert_eq!(f32::dot_codes(bits, &[255; 100], (1e-9, 0), &x), None);
 }
 
+/// Rows of a mask, some of them with as many entries as a block may keep, and all else that meets them.
+#[derive(Debug)]
+struct Matrix {
+    cols: usize,
+    words: Vec<u64>,
+    /// Columns of each row.
+    columns: Vec<Vec<usize>>,
+    starts: Vec<usize>,
+}
+
+impl Matrix {
+    fn bits(&self, row: usize) -> Bits<'_> {
+        Bits { words: &self.words, start: row * self.cols, cols: self.cols }
+    }
+
+    fn offsets(&self) -> Option<Offsets> {
+        Offsets::new(self.cols, self.starts.clone(), |row| self.bits(row))
+    }
+}
+
+/// Up to 9 rows, each of its own share of 20 that is kept, up to 19 of them.
+fn matrices() -> impl Strategy<Value = Matrix> {
+    let shares = prop::collection::vec(prop_oneof![0_usize..4, 0_usize..20], 0..10);
+    (shares, 1_usize..1200, any::<u64>()).prop_map(|(shares, cols, seed)| {
+        let kept = |row: usize, column: usize| {
+            let mixed = (seed ^ (row * cols + column) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((mixed >> 32) % 20) < shares[row] as u64 && column % BLOCK != 100
+        };
+        let columns: Vec<Vec<usize>> =
+            (0..shares.len()).map(|row| (0..cols).filter(|column| kept(row, *column)).collect()).collect();
+        let mut words = vec![0_u64; (shares.len() * cols).div_ceil(WORD)];
+        for i in columns.iter().enumerate().flat_map(|(row, c)| c.iter().map(move |c| row * cols + c)) {
+            words[i / WORD] |= 1 << (i % WORD);
+        }
+        let mut starts = vec![0];
+        columns.iter().for_each(|columns| starts.push(starts[starts.len() - 1] + columns.len()));
+        Matrix { cols, words, columns, starts }
+    })
+}
+
+proptest! {
+    #[test]
+    fn offsets_find_what_bits_find(matrix in matrices(), first in 0_usize..9, offset in -127_i32..=128, bad in any::<bool>()) {
+        let (rows, cols) = (matrix.columns.len(), matrix.cols);
+        let offsets = matrix.offsets().unwrap();
+        let first = first.min(rows);
+        // Places, of whole rows and from the second block on.
+        let mut room = vec![0; places_room(cols)];
+        for (row, columns) in matrix.columns.iter().enumerate() {
+            for from in [0, BLOCK.min(cols / BLOCK * BLOCK)] {
+                let wanted: Vec<usize> = columns.iter().filter(|c| **c >= from).map(|c| c - from).collect();
+                let rank = matrix.starts[row + 1] - wanted.len();
+                let count = offsets.places(row, from..cols, rank, &mut room);
+                prop_assert_eq!(room[..count].iter().map(|p| usize::from(*p)).collect::<Vec<_>>(), wanted);
+            }
+            let mut found = vec![0; columns.len()];
+            let mut counts = vec![0; cols.div_ceil(BLOCK)];
+            prop_assert_eq!(plain_find(matrix.bits(row), &mut found, &mut counts), Some(()));
+            prop_assert!(found.iter().zip(columns).all(|(offset, c)| usize::from(*offset) == c % BLOCK));
+            for (block, count) in counts.iter().enumerate() {
+                prop_assert_eq!(columns.iter().filter(|c| **c / BLOCK == block).count(), usize::from(*count));
+            }
+        }
+        // Sums of bytes: those before the first row are not looked at.
+        let all = matrix.starts[rows];
+        let codes: Vec<u8> = (0..all).map(|i| (i * 37) as u8).collect();
+        let zeros: Vec<u8> = (0..rows).map(|row| (row * 91) as u8).collect();
+        let x: Vec<u8> = (0..cols).map(|i| (i * 57) as u8).collect();
+        let row_sum = |row: usize| -> i32 {
+            matrix.columns[row].iter().zip(matrix.starts[row]..).map(|(column, i)| {
+                (i32::from(codes[i]) - i32::from(zeros[row])) * (i32::from(x[*column]) - 128 + offset)
+            }).sum()
+        };
+        let wanted: Vec<i32> = (first..rows).map(row_sum).collect();
+        let (mut buffer, mut sums) = (Vec::new(), vec![7; rows - first]);
+        let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
+        let (bytes, some) = (Bytes::new(&x), (some, &zeros[first..]));
+        offsets.sums_of_bytes(first, some, (&bytes, offset), &mut sums);
+        prop_assert_eq!(&sums, &wanted);
+        offsets.rows(first, rows - first).sums_of_bytes(some, (bytes.get(), offset), &mut sums);
+        prop_assert_eq!(&sums, &wanted);
+        // Sums of small whole numbers: exact. An input that is not finite meets no pruned entry.
+        let mut x: Vec<f32> = (0..cols).map(|i| (i % 11) as f32 - 5.0).collect();
+        if bad {
+            x[cols / 2] = f32::INFINITY;
+        }
+        let kept: Vec<f32> = (0..all).map(|i| (i % 7 + 1) as f32).collect();
+        let exact = |row: usize, number: &dyn Fn(usize) -> f32| -> f32 {
+            matrix.columns[row].iter().zip(matrix.starts[row]..).map(|(column, i)| number(i) * x[*column]).sum()
+        };
+        let wanted: Vec<f32> = (first..rows).map(|row| exact(row, &|i| kept[i])).collect();
+        let (mut buffer, mut sums) = (Vec::new(), vec![7.0; rows - first]);
+        let some = followed(&kept, matrix.starts[first]..all, &mut buffer);
+        let near = Near::new(&offsets, &x);
+        near.sums(first, some, &mut sums);
+        prop_assert_eq!(&sums, &wanted);
+        near.plain_sums(offsets.rows(first, rows - first), some, &mut sums);
+        prop_assert_eq!(&sums, &wanted);
+        // 64 bits, too.
+        let double: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
+        let kept: Vec<f64> = some.iter().map(|x| f64::from(*x)).collect();
+        let mut doubles = vec![7.0; rows - first];
+        Near::new(&offsets, &double).sums(first, &kept, &mut doubles);
+        prop_assert!(doubles.iter().zip(&wanted).all(|(a, b)| *a == f64::from(*b)));
+        // And of codes.
+        let wanted: Vec<f32> = (first..rows)
+            .map(|row| exact(row, &|i| f32::from(codes[i]) - f32::from(zeros[row])))
+            .collect();
+        let mut buffer = Vec::new();
+        let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
+        if near.sums_of_codes(first, some, &zeros[first..], &mut sums) {
+            // A code that is its zero point makes NaN of infinity in both.
+            let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
+            prop_assert!(sums.iter().zip(&wanted).all(same), "{:?} {:?}", sums, wanted);
+        }
+    }
+}
+
+#[test]
+fn a_block_that_keeps_everything_has_no_offsets() {
+    let words = [u64::MAX; 8];
+    let bits = |_| Bits { words: &words, start: 0, cols: 512 };
+    assert!(Offsets::new(512, vec![0, 512], bits).is_none());
+    assert!(plain_find(bits(0), &mut [0; 512], &mut [0; 2]).is_none());
+    // Nor rows that keep something else than was said.
+    for end in [254, 256] {
+        let bits = |_| Bits { words: &words, start: 0, cols: 255 };
+        assert!(Offsets::new(255, vec![0, end], bits).is_none());
+        assert!(plain_find(bits(0), &mut vec![0; end], &mut [0; 1]).is_none());
+    }
+    assert!(Offsets::new(255, vec![0, 255], |_| Bits { words: &words, start: 0, cols: 255 }).is_some());
+}
+
 #[test]
 fn the_largest_sums_of_bytes_are_exact() {
     let cols = 1 << 14;
+    let words = vec![u64::MAX >> 1; cols / WORD];
+    let bits = Bits { words: &words, start: 0, cols };
+    let offsets = Offsets::new(cols, vec![0, cols / WORD * 63], |_| bits).unwrap();
+    for (code, zero, x, offset) in [(255, 0, 255, 128), (255, 0, 0, -127), (0, 255, 255, 128)] {
+        let mut sums = [0];
+        let weight: (&[u8], &[u8]) = (&vec![code; cols + WORD], &[zero]);
+        offsets.sums_of_bytes(0, weight, (&Bytes::new(&vec![x; cols]), offset), &mut sums);
+        let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) - 128 + offset);
+        assert_eq!(sums, [one * (cols / WORD * 63) as i32]);
+    }
     let words = vec![u64::MAX; cols / WORD];
     let bits = Bits { words: &words, start: 0, cols };
     for kept in [0, cols] {

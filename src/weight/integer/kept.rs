@@ -2,38 +2,75 @@
 //! together in registers.
 
 use super::super::zeros;
-use super::{FLIP, MIN_PARALLEL, Product};
+use super::{FLIP, MIN_PARALLEL, Mask, Product};
 use crate::kernels::products::EXACT;
-use crate::kernels::sparse::{Bits, ByteDots, WORD};
+use crate::kernels::sparse::{ByteDots, Bytes, Offsets, TOGETHER, WORD, followed};
 use crate::{Fault, Float, parallel};
+use std::ops::Range;
 
 impl<T: Float> Product<'_, T> {
     /// `[m, 1]` for one input; `None` where the weight is not pruned, its codes are not bytes, a row has several scales
     /// or a sum of one might not fit, and where the CPU has no way that is worth it.
     pub(super) fn kept(&self) -> Result<Option<Vec<T>>, Fault> {
-        let Self { decoder, k, .. } = self;
-        let k = *k;
-        let (Some(mask), Some(kept)) = (self.mask, decoder.packed(8)) else { return Ok(None) };
-        let Some(dots) = ByteDots::new(kept.len(), mask.len()) else { return Ok(None) };
-        if self.n != 1 || self.step != k || k > EXACT {
+        let (Some(mask), Some(kept)) = (self.mask, self.decoder.packed(8)) else { return Ok(None) };
+        if self.n != 1 || self.step != self.k || self.k > EXACT {
             return Ok(None);
         }
-        let mut codes = vec![0; k];
-        self.encode(0, &mut codes);
+        match (mask.offsets(self.k), ByteDots::new(kept.len(), mask.len())) {
+            (Some(offsets), _) => self.by_offsets(offsets, mask, kept).map(Some),
+            (None, Some(dots)) => self.by_words(dots, mask, kept).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    fn by_offsets(&self, offsets: &Offsets, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
+        let (k, x, offset) = (self.k, Bytes::new(&self.input()), self.offset());
+        self.each(|rows, zeros, sums| {
+            let mut buffer = Vec::new();
+            let ranks = mask.rank(rows.start * k)..mask.rank(rows.end * k);
+            let codes = followed(kept, ranks, &mut buffer);
+            offsets.sums_of_bytes(rows.start, (codes, zeros), (&x, offset), sums);
+        })
+    }
+
+    fn by_words(&self, dots: ByteDots, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
+        let (k, offset) = (self.k, self.offset());
         // For the kernel around 128, so that they are signed.
-        let mut x: Vec<i8> = codes.iter().map(|code| (code ^ FLIP) as i8).collect();
+        let mut x: Vec<i8> = self.input().into_iter().map(|code| (code ^ FLIP) as i8).collect();
         x.resize(k.next_multiple_of(WORD), 0);
-        let (offset, scale) = (i32::from(FLIP) - self.grids.zero(0), self.grids.scale(0));
+        self.each(|rows, zeros, sums| {
+            for ((row, zero), sum) in rows.zip(zeros).zip(sums) {
+                let kept = &kept[mask.rank(row * k)..];
+                *sum = dots.sum(mask.bits(row, k, 0..k), kept, (*zero, offset), &x);
+            }
+        })
+    }
+
+    /// The codes of the first input, and what is to be added to them once 128 is taken away.
+    fn input(&self) -> Vec<u8> {
+        let mut codes = vec![0; self.k];
+        self.encode(0, &mut codes);
+        codes
+    }
+
+    fn offset(&self) -> i32 {
+        i32::from(FLIP) - self.grids.zero(0)
+    }
+
+    /// The product from the sums of rows, which `f(rows, their zero points, sums)` finds for some at a time.
+    fn each(&self, f: impl Fn(Range<usize>, &[u8], &mut [i32]) + Sync + Send) -> Result<Vec<T>, Fault> {
         let mut out = zeros::<T>(self.m, 1)?;
-        let height = self.height(1, MIN_PARALLEL / 16);
+        let height = self.height(TOGETHER, MIN_PARALLEL / 4);
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            for (row, out) in (i * height..).zip(out) {
-                let bits = Bits { words: mask.words(0..mask.len()), start: row * k, cols: k };
-                let (weight, zero) = decoder.grid(row, 0);
-                let sum = dots.sum(bits, &kept[mask.rank(row * k)..], (zero, offset), &x);
-                *out = T::narrow(weight.widen() * f64::from(sum) * scale);
+            let rows = i * height..i * height + out.len();
+            let (scales, zeros): (Vec<T>, Vec<u8>) =
+                rows.clone().map(|row| self.decoder.grid(row, 0)).unzip();
+            let mut sums = vec![0; out.len()];
+            f(rows, &zeros, &mut sums);
+            for ((out, scale), sum) in out.iter_mut().zip(scales).zip(sums) {
+                *out = T::narrow(scale.widen() * f64::from(sum) * self.grids.scale(0));
             }
         });
-        Ok(Some(out))
+        Ok(out)
     }
 }

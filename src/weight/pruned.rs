@@ -1,0 +1,159 @@
+//! Products with the kept entries of a pruned weight alone.
+
+use super::mask::Mask;
+use super::product::{Kept, by_rows, height};
+use super::zeros;
+use crate::kernels::memory;
+use crate::kernels::products::HEIGHT;
+use crate::kernels::sparse::{self, Beside, Near, WORD, followed};
+use crate::{Fault, Float, parallel};
+
+/// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
+const NEAR: usize = 1 << 18;
+
+/// `x w^T` for one input `x [k]` and a weight of `m` rows.
+pub(super) fn with_one<T: Float>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    x: &[T],
+    [k, m]: [usize; 2],
+) -> Result<Vec<T>, Fault> {
+    let mut out = zeros(m, 1)?;
+    let height = height(HEIGHT, k);
+    if let Some(offsets) = mask.offsets(k) {
+        let near = Near::new(offsets, x);
+        parallel::for_each_chunk(&mut out, height, |i, out| {
+            sums(kept, mask, &near, (i * height, k), out);
+        });
+        return Ok(out);
+    }
+    parallel::for_each_chunk(&mut out, height, |i, out| {
+        let mut buffer = Vec::new();
+        for (row, out) in (i * height..).zip(out) {
+            let bits = mask.bits(row, k, 0..k);
+            let range = row * k..(row + 1) * k;
+            let of_codes = kept.whole_bytes(k).and_then(|(codes, decoder)| {
+                let codes = codes.get(mask.rank(range.start)..)?;
+                T::dot_codes(bits, codes, decoder.grid(row, 0), x)
+            });
+            *out = of_codes.unwrap_or_else(|| T::dot_dense(bits, kept.read(range, mask, &mut buffer), x));
+        }
+    });
+    Ok(out)
+}
+
+/// The same of the rows from `first` on.
+fn sums<T: Float>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    near: &Near<'_, T>,
+    (first, k): (usize, usize),
+    out: &mut [T],
+) {
+    let ranks = mask.rank(first * k)..mask.rank((first + out.len()) * k);
+    if let Some((codes, decoder)) = kept.whole_bytes(k) {
+        let grids = (first..).take(out.len()).map(|row| decoder.grid(row, 0));
+        let (scales, zeros): (Vec<T>, Vec<u8>) = grids.unzip();
+        let mut buffer = Vec::new();
+        let codes = followed(codes, ranks.clone(), &mut buffer);
+        if near.sums_of_codes(first, codes, &zeros, out) {
+            out.iter_mut().zip(scales).for_each(|(sum, scale)| *sum *= scale);
+            // Else it was too large before it was scaled.
+            if out.iter().all(|sum| sum.is_finite()) {
+                return;
+            }
+        }
+    }
+    let mut buffer = Vec::new();
+    if let Kept::Values(values) = kept {
+        return near.sums(first, followed(values, ranks, &mut buffer), out);
+    }
+    buffer.resize(ranks.len() + WORD, T::zero());
+    let mut rest = &mut buffer[..];
+    for row in (first..).take(out.len()) {
+        let range = row * k..(row + 1) * k;
+        let own = mask.rank(range.end) - mask.rank(range.start);
+        rest.split_off_mut(..own).into_iter().for_each(|to| kept.values(range.clone(), Some(mask), to));
+    }
+    near.sums(first, &buffer, out);
+}
+
+/// `x w^T` for several inputs `x [n, k]`.
+pub(super) fn with_many<T: Float>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    x: &[T],
+    [n, k, m]: [usize; 3],
+) -> Result<Vec<T>, Fault> {
+    // As many inputs at a time as suit the vectors.
+    match (n, size_of::<T>()) {
+        (..=8, _) => side_by_side::<T, 8>(kept, mask, x, [n, k, m]),
+        (17.., 4) => side_by_side::<T, 32>(kept, mask, x, [n, k, m]),
+        _ => side_by_side::<T, 16>(kept, mask, x, [n, k, m]),
+    }
+}
+
+/// The same from `L` inputs at a time.
+fn side_by_side<T: Float, const L: usize>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    x: &[T],
+    [n, k, m]: [usize; 3],
+) -> Result<Vec<T>, Fault> {
+    let side = |s: usize| Beside::<T, L>::new(&x[s * L * k..n.min((s + 1) * L) * k], k);
+    let sides = parallel::map(n.div_ceil(L), side);
+    let width = (NEAR / (L * size_of::<T>())).next_multiple_of(sparse::BLOCK).min(sparse::LONGEST);
+    let height = height(HEIGHT, k * n);
+    let room = sparse::places_room(width.min(k)) * height;
+    by_rows([n, m], height, |first, out| {
+        memory::with_room(room, |places| {
+            some_rows(kept, mask, (&sides, width), first, places, [n, k], out);
+        });
+    })
+}
+
+/// `out [.., n]` for rows from `top` on; `places` is room for theirs in `width` columns.
+fn some_rows<T: Float, const L: usize>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    (sides, width): (&[Beside<T, L>], usize),
+    top: usize,
+    places: &mut [u16],
+    [n, k]: [usize; 2],
+    out: &mut [T],
+) {
+    let offsets = mask.offsets(k);
+    let mut buffer = Vec::new();
+    // Of each row, where its places and its kept numbers lie.
+    let mut rows = Vec::with_capacity(out.len() / n);
+    for first in (0..k).step_by(width) {
+        let last = k.min(first + width);
+        rows.clear();
+        let mut end = 0;
+        for row in (top..).take(out.len() / n) {
+            let (start, to) = (mask.rank(row * k + first), &mut places[end..]);
+            let found = match offsets {
+                Some(offsets) => offsets.places(row, first..last, start, to),
+                None => sparse::places(mask.bits(row, k, first..last), to),
+            };
+            rows.push((end..end + found, start));
+            end += found;
+        }
+        if !matches!(kept, Kept::Values(_)) {
+            buffer.resize(end, T::zero());
+            for (row, (range, _)) in (top..).zip(&rows) {
+                kept.values(row * k + first..row * k + last, Some(mask), &mut buffer[range.clone()]);
+            }
+        }
+        for (side, x) in sides.iter().enumerate() {
+            for ((range, start), out) in rows.iter().zip(out.chunks_mut(n)) {
+                let values = match kept {
+                    Kept::Values(values) => &values[*start..][..range.len()],
+                    _ => &buffer[range.clone()],
+                };
+                let out = &mut out[side * L..n.min((side + 1) * L)];
+                T::add_products::<L>(&places[range.clone()], values, (x, first), out);
+            }
+        }
+    }
+}
