@@ -7,9 +7,6 @@ use super::{avx2, avx512, vbmi2};
 use crate::kernels::cpu::{Avx2, Vbmi2, Vnni};
 use num_traits::{Float, NumAssign};
 
-/// Words are short where less than a `THIN_SHARE`th is kept: then they rarely have more than twice as many bits.
-const THIN_SHARE: usize = 7;
-
 /// For rows with many kept values: goes from entry to entry.
 pub(super) fn dot_dense<T: Float + NumAssign>(bits: Bits<'_>, mut kept: &[T], x: &[T]) -> T {
     let mut sum = T::zero();
@@ -76,8 +73,6 @@ pub(super) fn dot_codes_f32(
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub struct ByteDots {
-    /// Whether few bits of a word are set.
-    thin: bool,
     #[cfg(target_arch = "x86_64")]
     cpu: (Vbmi2, Vnni),
     #[cfg(not(target_arch = "x86_64"))]
@@ -85,16 +80,11 @@ pub struct ByteDots {
 }
 
 impl ByteDots {
-    /// For rows that keep `kept` of `len` entries altogether.
-    pub fn new(kept: usize, len: usize) -> Option<Self> {
-        let thin = kept < len / THIN_SHARE;
+    pub fn new() -> Option<Self> {
         #[cfg(target_arch = "x86_64")]
-        return Some(Self { thin, cpu: (Vbmi2::new()?, Vnni::new()?) });
+        return Some(Self { cpu: (Vbmi2::new()?, Vnni::new()?) });
         #[cfg(not(target_arch = "x86_64"))]
-        {
-            let _ = thin;
-            None
-        }
+        None
     }
 
     /// The exact sum of `(code - zero) * (x + offset)` over the kept entries of a row, with `x` at their places, for a
@@ -104,7 +94,7 @@ impl ByteDots {
     pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> i32 {
         assert_eq!(x.len(), bits.len() * WORD);
         #[cfg(target_arch = "x86_64")]
-        return vbmi2::dot(self.cpu, bits, kept, grid, x, self.thin);
+        return vbmi2::dot(self.cpu, bits, kept, grid, x);
         #[cfg(not(target_arch = "x86_64"))]
         match self.cpu {}
     }

@@ -166,17 +166,31 @@ impl<'a> RowsOf<'a> {
         out.fill(0);
         self.for_each_part(|row, first, places, kept| {
             let (zero, codes, x) = (i32::from(zeros[row]), &codes[kept], &x[first..]);
-            fast(
+            out[row] += fast(
                 #[inline(always)]
-                || {
-                    for (code, place) in codes.iter().zip(places) {
-                        let x = i32::from(x[usize::from(*place)]);
-                        out[row] += (i32::from(*code) - zero) * (x + offset);
-                    }
-                },
+                || dot_bytes(places, codes, zero, x, offset),
             );
         });
     }
+}
+
+/// The sum of `(code - zero) * (x + offset)`, with `x` at the places of codes.
+#[inline(always)]
+fn dot_bytes(places: &[u16], codes: &[u8], zero: i32, x: &[i8], offset: i32) -> i32 {
+    let product =
+        |code: u8, place: u16| (i32::from(code) - zero) * (i32::from(x[usize::from(place)]) + offset);
+    let mut sums = [0; SUMS];
+    let ((codes, more), (places, more_places)) = (codes.as_chunks::<SUMS>(), places.as_chunks::<SUMS>());
+    for (codes, places) in codes.iter().zip(places) {
+        fetch(codes);
+        for i in 0..SUMS {
+            sums[i] += product(codes[i], places[i]);
+        }
+    }
+    for ((sum, code), place) in sums.iter_mut().zip(more).zip(more_places) {
+        *sum += product(*code, *place);
+    }
+    sums.into_iter().sum()
 }
 
 /// The places of entries of which so many are in each block, to the front of `out`; how many they are. Some more are read

@@ -5,18 +5,16 @@ use super::{Bits, WORD};
 use crate::kernels::cpu::{Vbmi2, Vnni};
 use bytemuck::NoUninit;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm512_add_epi32, _mm512_dpbusd_epi32,
-    _mm512_loadu_si512, _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_compress_epi8,
-    _mm512_maskz_loadu_epi8, _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512, _mm512_sub_epi32, _mm512_zextsi128_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_compress_epi8, _mm512_maskz_loadu_epi8,
+    _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
+    _mm512_storeu_si512, _mm512_sub_epi32,
 };
 
 /// Bytes from kept ones to those that are brought near meanwhile.
 const AHEAD: usize = 1 << 12;
 /// Words that are gone through at a time.
 const GROUP: usize = 4;
-/// Bytes of a short vector.
-const FEW: usize = 16;
 
 /// See [`expand_bytes`](super::expand_bytes).
 pub(super) fn expand(_: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
@@ -87,28 +85,21 @@ fn next(word: u64, kept: &[u8]) -> (__m512i, usize) {
     (next, count)
 }
 
-/// See [`ByteDots::sum`](super::ByteDots::sum); most words keep no more than [`FEW`] if the row is `thin`.
-pub(super) fn dot(
-    _: (Vbmi2, Vnni),
-    bits: Bits<'_>,
-    kept: &[u8],
-    grid: (u8, i32),
-    x: &[i8],
-    thin: bool,
-) -> i32 {
+/// See [`ByteDots::sum`](super::ByteDots::sum).
+pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> i32 {
     // SAFETY: both tokens exist, so the CPU has the instructions.
-    unsafe { if thin { sum::<true>(bits, kept, grid, x) } else { sum::<false>(bits, kept, grid, x) } }
+    unsafe { sum(bits, kept, grid, x) }
 }
 
 /// The inputs of kept entries are brought together, and not codes apart: so both are short where few are kept.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx512vnni,popcnt,bmi1,bmi2")]
-fn sum<const THIN: bool>(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32), x: &[i8]) -> i32 {
+fn sum(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32), x: &[i8]) -> i32 {
     let x = x.as_chunks::<WORD>().0;
     let mut sums = Sums { products: [_mm512_setzero_si512(); 2], inputs: [_mm512_setzero_si512(); 2] };
     let (mut at, mut done) = (0, 0);
     for (words, x) in bits.whole().as_chunks::<GROUP>().0.iter().zip(x.as_chunks::<GROUP>().0) {
         let Some(next) = kept[at..].first_chunk() else { break };
-        at += sums.group::<THIN>(words, next, x);
+        at += sums.group(words, next, x);
         done += GROUP;
     }
     for (i, x) in (done..bits.len()).zip(&x[done..]) {
@@ -151,29 +142,16 @@ impl Sums {
         self.inputs.swap(0, 1);
     }
 
-    /// Adds some words, and says how many bytes they keep: where they are `THIN`, mostly no more than [`FEW`] each.
+    /// Adds some words, and says how many bytes they keep.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,avx512vnni,popcnt")]
-    fn group<const THIN: bool>(
-        &mut self,
-        words: &[u64; GROUP],
-        kept: &[u8; GROUP * WORD],
-        x: &[[i8; WORD]; GROUP],
-    ) -> usize {
+    fn group(&mut self, words: &[u64; GROUP], kept: &[u8; GROUP * WORD], x: &[[i8; WORD]; GROUP]) -> usize {
         let mut at = 0;
         for (word, x) in words.iter().zip(x) {
-            let count = word.count_ones() as usize;
             // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left.
-            let codes = unsafe {
-                // Short ones are rarely in two lines of the cache.
-                if THIN && count <= FEW {
-                    _mm512_zextsi128_si512(_mm_loadu_si128(kept.as_ptr().add(at).cast()))
-                } else {
-                    _mm512_loadu_si512(kept.as_ptr().add(at).cast())
-                }
-            };
+            let codes = unsafe { _mm512_loadu_si512(kept.as_ptr().add(at).cast()) };
             self.add(codes, _mm512_maskz_compress_epi8(*word, load(x)));
-            at += count;
+            at += word.count_ones() as usize;
         }
         at
     }

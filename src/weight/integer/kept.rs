@@ -16,7 +16,7 @@ impl<T: Float> Product<'_, T> {
         if self.n != 1 || self.step != self.k || self.k > EXACT {
             return Ok(None);
         }
-        match (mask.offsets(self.k), ByteDots::new(kept.len(), mask.len())) {
+        match (mask.offsets(self.k), ByteDots::new()) {
             (Some(offsets), _) => self.by_offsets(offsets, mask, kept).map(Some),
             (None, Some(dots)) => self.by_words(dots, mask, kept).map(Some),
             (None, None) => Ok(None),
@@ -46,13 +46,14 @@ impl<T: Float> Product<'_, T> {
         })
     }
 
-    /// The codes of the first input, and what is to be added to them once 128 is taken away.
+    /// The codes of the only input.
     fn input(&self) -> Vec<u8> {
         let mut codes = vec![0; self.k];
         self.encode(0, &mut codes);
         codes
     }
 
+    /// What is to be added to such a code less 128.
     fn offset(&self) -> i32 {
         i32::from(FLIP) - self.grids.zero(0)
     }
