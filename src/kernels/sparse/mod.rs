@@ -144,6 +144,7 @@ pub struct Bits<'a> {
 
 impl<'a> Bits<'a> {
     /// The words that are all of this row, and begin where one of `words` does: as many as come first.
+    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     fn whole(&self) -> &'a [u64] {
         let words = if self.start.is_multiple_of(WORD) { self.cols / WORD } else { 0 };

@@ -282,6 +282,7 @@ pub struct Near<'a, T> {
     x: &'a [T],
     /// For each block the first bytes of its numbers, then the second ones, and so on: where a CPU finds bytes faster
     /// than numbers.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) planes: Option<Aligned<u8>>,
 }
 
