@@ -3,7 +3,7 @@
 use super::bytes::Make;
 use super::storage::MaskForm;
 use crate::kernels::cpu::fast;
-use crate::kernels::sparse::{Bits, Offsets};
+use crate::kernels::sparse::{Bits, Offsets, WORD};
 use crate::{Fault, parallel};
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -111,16 +111,18 @@ impl Mask {
         Bits { words: &self.words, start: row * cols + columns.start, cols: columns.len() }
     }
 
-    /// Where the kept entries of rows of `cols` are, found at most once; `None` where a product is not faster by it.
+    /// Where the kept entries of rows of `cols` are; `None` where a product is not faster by it.
     pub fn offsets(&self, cols: usize) -> Option<&Offsets> {
-        if cols == 0 || self.kept() > self.len / FEW_SHARE {
+        if cols < WORD || self.kept() > self.len / FEW_SHARE {
             return None;
         }
-        let find = || {
+        let (known, offsets) = self.offsets.get().unwrap_or_else(|| {
+            // Not while others wait for it: a thread that shares the search out may begin another product of this weight
+            // meanwhile. If several come first, each searches, and one is kept.
             let starts = (0..=self.len / cols).map(|row| self.rank(row * cols)).collect();
-            Offsets::new(cols, starts, |row| self.bits(row, cols, 0..cols))
-        };
-        let (known, offsets) = self.offsets.get_or_init(|| (cols, find()));
+            let found = Offsets::new(cols, starts, |row| self.bits(row, cols, 0..cols));
+            self.offsets.get_or_init(|| (cols, found))
+        });
         offsets.as_ref().filter(|_| *known == cols)
     }
 
@@ -254,7 +256,9 @@ mod tests {
         assert!(few.offsets(100).is_some());
         assert!(few.resident_bytes() > before + 200);
         // Of rows of another length: for the first only.
-        assert!(few.offsets(500).is_none() && few.offsets(100).is_some() && few.offsets(0).is_none());
+        assert!(few.offsets(500).is_none() && few.offsets(100).is_some());
+        // Of short rows they would be longer than the mask.
+        assert!(few.offsets(0).is_none() && few.offsets(50).is_none());
         assert!(Mask::from_positions((0..1000).step_by(4), 1000).offsets(100).is_none());
         assert!(Mask::from_positions(0..256, 2560).offsets(2560).is_none());
     }

@@ -274,7 +274,8 @@ impl<T: Float> Weight<T> {
     }
 
     /// Bytes of memory that it occupies now. Values that are still in a file occupy none. Where no more than a fifth of a
-    /// leaf is kept, its first product adds a byte for each kept entry, by which it and later ones are faster.
+    /// leaf is kept, its first product adds a byte for each kept entry, and for each row 8 bytes and one for each 256
+    /// columns: it and later ones are faster by them.
     pub fn resident_bytes(&self) -> usize {
         self.leaves().iter().map(|l| l.resident_bytes()).sum()
     }

@@ -5,7 +5,7 @@ use super::product::{Kept, by_rows, height};
 use super::zeros;
 use crate::kernels::memory;
 use crate::kernels::products::HEIGHT;
-use crate::kernels::sparse::{self, Beside, Near, WORD, followed};
+use crate::kernels::sparse::{self, Beside, Near, Offsets, WORD, followed};
 use crate::{Fault, Float, parallel};
 
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
@@ -105,9 +105,10 @@ fn side_by_side<T: Float, const L: usize>(
     let width = (NEAR / (L * size_of::<T>())).next_multiple_of(sparse::BLOCK).min(sparse::LONGEST);
     let height = height(HEIGHT, k * n);
     let room = sparse::places_room(width.min(k)) * height;
+    let offsets = mask.offsets(k);
     by_rows([n, m], height, |first, out| {
         memory::with_room(room, |places| {
-            some_rows(kept, mask, (&sides, width), first, places, [n, k], out);
+            some_rows(kept, (mask, offsets), (&sides, width), first, places, [n, k], out);
         });
     })
 }
@@ -115,14 +116,13 @@ fn side_by_side<T: Float, const L: usize>(
 /// `out [.., n]` for rows from `top` on; `places` is room for theirs in `width` columns.
 fn some_rows<T: Float, const L: usize>(
     kept: &Kept<'_, T>,
-    mask: &Mask,
+    (mask, offsets): (&Mask, Option<&Offsets>),
     (sides, width): (&[Beside<T, L>], usize),
     top: usize,
     places: &mut [u16],
     [n, k]: [usize; 2],
     out: &mut [T],
 ) {
-    let offsets = mask.offsets(k);
     let mut buffer = Vec::new();
     // Of each row, where its places and its kept numbers lie.
     let mut rows = Vec::with_capacity(out.len() / n);
@@ -155,5 +155,37 @@ fn some_rows<T: Float, const L: usize>(
                 T::add_products::<L>(&places[range.clone()], values, (x, first), out);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{MagnitudePruner, Tensor, Weight, WeightCompressor};
+
+    fn weight([rows, cols]: [usize; 2]) -> Weight {
+        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).collect();
+        let dense = Tensor::new(&[rows, cols], values).unwrap();
+        MagnitudePruner::sparsity(0.9).apply(Weight::from(dense)).unwrap()
+    }
+
+    #[cfg(feature = "threads")]
+    #[test]
+    fn products_of_one_weight_may_begin_at_once_on_all_threads() {
+        const WEIGHTS: usize = 24;
+        let x = Tensor::new(&[1, 256], vec![1.0; 256]).unwrap();
+        let weights: Vec<Weight> = (0..WEIGHTS).map(|_| weight([4096, 256])).collect();
+        let wanted = weight([4096, 256]).matmul(&x).unwrap();
+        // Where a thread waits for another's part of the work, it goes on with what comes from here.
+        std::thread::scope(|scope| {
+            for first in 0..8 {
+                let (weights, x, wanted) = (&weights, &x, &wanted);
+                scope.spawn(move || {
+                    for i in 0..WEIGHTS {
+                        let weight = &weights[(i + first / 2) % WEIGHTS];
+                        assert_eq!(weight.matmul(x).unwrap(), *wanted);
+                    }
+                });
+            }
+        });
     }
 }
