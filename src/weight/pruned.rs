@@ -5,8 +5,9 @@ use super::product::{Kept, by_rows, height};
 use super::zeros;
 use crate::kernels::memory;
 use crate::kernels::products::HEIGHT;
-use crate::kernels::sparse::{self, Beside, Near, Offsets, WORD, followed};
+use crate::kernels::sparse::{self, Beside, Dots, Offsets, WORD, followed};
 use crate::{Fault, Float, parallel};
+use std::ops::Range;
 
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
 const NEAR: usize = 1 << 18;
@@ -21,9 +22,9 @@ pub(super) fn with_one<T: Float>(
     let mut out = zeros(m, 1)?;
     let height = height(HEIGHT, k);
     if let Some(offsets) = mask.offsets(k) {
-        let near = Near::new(offsets, x);
+        let dots = Dots::new(offsets, x);
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            sums(kept, mask, &near, (i * height, k), out);
+            sums(kept, mask, &dots, (i * height, k), out);
         });
         return Ok(out);
     }
@@ -42,31 +43,45 @@ pub(super) fn with_one<T: Float>(
     Ok(out)
 }
 
-/// The same of the rows from `first` on.
+/// The same of the rows from `first` on, by the places of their kept entries.
 fn sums<T: Float>(
     kept: &Kept<'_, T>,
     mask: &Mask,
-    near: &Near<'_, T>,
+    dots: &Dots<'_, T>,
     (first, k): (usize, usize),
     out: &mut [T],
 ) {
-    let ranks = mask.rank(first * k)..mask.rank((first + out.len()) * k);
     if let Some((codes, decoder)) = kept.whole_bytes(k) {
         let grids = (first..).take(out.len()).map(|row| decoder.grid(row, 0));
         let (scales, zeros): (Vec<T>, Vec<u8>) = grids.unzip();
         let mut buffer = Vec::new();
-        let codes = followed(codes, ranks.clone(), &mut buffer);
-        if near.sums_of_codes(first, codes, &zeros, out) {
-            out.iter_mut().zip(scales).for_each(|(sum, scale)| *sum *= scale);
-            // Else it was too large before it was scaled.
-            if out.iter().all(|sum| sum.is_finite()) {
-                return;
+        let codes = followed(codes, ranks(mask, (first, k), out.len()), &mut buffer);
+        if dots.sums_of_codes(first, codes, &zeros, out) {
+            for (row, (sum, scale)) in (first..).zip(out.iter_mut().zip(scales)) {
+                *sum *= scale;
+                if !sum.is_finite() {
+                    // It may have been too large only before it was scaled.
+                    sums_of_values(kept, mask, dots, (row, k), std::slice::from_mut(sum));
+                }
             }
+            return;
         }
     }
+    sums_of_values(kept, mask, dots, (first, k), out);
+}
+
+/// The same of the values themselves.
+fn sums_of_values<T: Float>(
+    kept: &Kept<'_, T>,
+    mask: &Mask,
+    dots: &Dots<'_, T>,
+    (first, k): (usize, usize),
+    out: &mut [T],
+) {
+    let ranks = ranks(mask, (first, k), out.len());
     let mut buffer = Vec::new();
     if let Kept::Values(values) = kept {
-        return near.sums(first, followed(values, ranks, &mut buffer), out);
+        return dots.sums(first, followed(values, ranks, &mut buffer), out);
     }
     buffer.resize(ranks.len() + WORD, T::zero());
     let mut rest = &mut buffer[..];
@@ -75,7 +90,12 @@ fn sums<T: Float>(
         let own = mask.rank(range.end) - mask.rank(range.start);
         rest.split_off_mut(..own).into_iter().for_each(|to| kept.values(range.clone(), Some(mask), to));
     }
-    near.sums(first, &buffer, out);
+    dots.sums(first, &buffer, out);
+}
+
+/// Where the kept entries of some rows of `k` entries are, among all kept ones.
+fn ranks(mask: &Mask, (first, k): (usize, usize), rows: usize) -> Range<usize> {
+    mask.rank(first * k)..mask.rank((first + rows) * k)
 }
 
 /// `x w^T` for several inputs `x [n, k]`.
@@ -160,7 +180,7 @@ fn some_rows<T: Float, const L: usize>(
 
 #[cfg(test)]
 mod tests {
-    use crate::{MagnitudePruner, Tensor, Weight, WeightCompressor};
+    use crate::{AffineQuantizer, MagnitudePruner, Tensor, Weight, WeightCompressor};
 
     fn weight([rows, cols]: [usize; 2]) -> Weight {
         let values: Vec<f32> = (0..rows * cols).map(|i| ((i * 7919) % 1009) as f32 / 1009.0 - 0.5).collect();
@@ -187,5 +207,20 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn sums_that_are_too_large_only_before_they_are_scaled_are_found() {
+        const COLS: usize = 1000;
+        // A row that stays small, one that is too large, and one that is too large by its codes alone.
+        let sizes = [1e-30_f32, 1e3, 1e-2];
+        let values = (0..3 * COLS).map(|i| if i % 16 == 3 { sizes[i / COLS] } else { 0.0 }).collect();
+        let pruned = MagnitudePruner::threshold(0.0).apply(Tensor::new(&[3, COLS], values).unwrap()).unwrap();
+        let weight = AffineQuantizer::bits(8).per_channel().apply(pruned).unwrap();
+        let y = weight.matmul(&Tensor::new(&[1, COLS], vec![1e38; COLS]).unwrap()).unwrap();
+        let kept = |row: usize| (row * COLS..(row + 1) * COLS).filter(|i| i % 16 == 3).count() as f32;
+        assert!((y.as_slice()[0] / (kept(0) * 1e8) - 1.0).abs() < 1e-5, "{y:?}");
+        assert_eq!(y.as_slice()[1], f32::INFINITY);
+        assert!((y.as_slice()[2] / (kept(2) * 1e36) - 1.0).abs() < 1e-5, "{y:?}");
     }
 }

@@ -4,8 +4,8 @@ use crate::cases::*;
 use crate::common::{Random, Read};
 use crate::quantize::{Coded, form_of};
 use bantam::{
-    Activations, AffineQuantizer, Error, Fault, Float, LowRankFactorizer, MagnitudePruner, Model, Pipeline,
-    Tensor, Weight, WeightCompressor,
+    Activations, AffineQuantizer, CodebookQuantizer, Error, Fault, Float, LowRankFactorizer, MagnitudePruner,
+    Model, Pipeline, Tensor, Weight, WeightCompressor,
 };
 use proptest::prelude::*;
 
@@ -177,14 +177,20 @@ proptest! {
     }
 }
 
-#[test]
-fn products_of_many_rows_columns_and_inputs() {
-    type Make = fn(Weight) -> bantam::Result<Weight>;
-    let forms: [(Activations, Make); 10] = [
+fn products_in_forms<T: Float>() {
+    type Make<T> = fn(Weight<T>) -> bantam::Result<Weight<T>>;
+    fn few<T: Float>(w: Weight<T>) -> bantam::Result<Weight<T>> {
+        MagnitudePruner::sparsity(0.9).apply(w)
+    }
+    let forms: [(Activations, Make<T>); 14] = [
         (Activations::Float, Ok),
         (Activations::Float, |w| AffineQuantizer::bits(4).group(4).apply(w)),
         (Activations::Float, |w| MagnitudePruner::sparsity(0.5).apply(w)),
-        (Activations::Float, |w| MagnitudePruner::sparsity(0.9).apply(w)),
+        (Activations::Float, few),
+        (Activations::Float, |w| AffineQuantizer::bits(8).per_channel().asymmetric().apply(few(w)?)),
+        (Activations::Float, |w| AffineQuantizer::bits(8).group(4).apply(few(w)?)),
+        (Activations::Float, |w| AffineQuantizer::bits(4).per_channel().apply(few(w)?)),
+        (Activations::Float, |w| CodebookQuantizer::bits(4).apply(few(w)?)),
         (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().apply(w)),
         (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().asymmetric().apply(w)),
         (Activations::Int8, |w| AffineQuantizer::bits(4).group(4).apply(w)),
@@ -193,33 +199,36 @@ fn products_of_many_rows_columns_and_inputs() {
             let pruned = MagnitudePruner::sparsity(0.5).apply(w)?;
             AffineQuantizer::bits(8).per_channel().asymmetric().apply(pruned)
         }),
-        (Activations::Int8, |w| {
-            let pruned = MagnitudePruner::sparsity(0.9).apply(w)?;
-            AffineQuantizer::bits(8).per_channel().apply(pruned)
-        }),
+        (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().apply(few(w)?)),
     ];
     for (m, k) in [(100, 1100), (49, 4), (17, 320), (1, 2048), (200, 36), (49, 4224)] {
-        for n in [1, 5, 17, 33, 130] {
-            let x = input::<f32>(n, k, 7, 2.0);
-            for (how, make) in forms {
-                let weight = make(Weight::from(input::<f32>(m, k, 3, 1.0))).unwrap();
-                if how == Activations::Int8 && !weight.form().quantized {
-                    assert_eq!(k, 4, "only where so few are kept that scales would take more than they save");
-                    continue;
-                }
+        for (how, make) in forms {
+            let weight = make(Weight::from(input::<T>(m, k, 3, 1.0))).unwrap();
+            if how == Activations::Int8 && !weight.form().quantized {
+                assert_eq!(k, 4, "only where so few are kept that scales would take more than they save");
+                continue;
+            }
+            let dense: Vec<f64> = weight.to_dense().unwrap().iter().map(|x| x.widen()).collect();
+            for n in [1, 5, 17, 33, 130] {
+                let x = input::<T>(n, k, 7, 2.0);
                 let y = weight.matmul_with(&x, how).unwrap();
                 if how == Activations::Int8 {
                     close(&y, &exact_product(&weight, &x, None));
                     continue;
                 }
-                let dense: Vec<f64> = weight.to_dense().unwrap().iter().map(|x| x.widen()).collect();
                 for (y, (exact, all)) in y.iter().zip(reference(&x, &dense, n, m, k)) {
-                    let allowed = (k + 4) as f64 * f64::from(f32::EPSILON) / 2.0 * all;
+                    let allowed = (k + 4) as f64 * T::epsilon().widen() / 2.0 * all;
                     assert!((y.widen() - exact).abs() <= allowed, "{m} {k} {n}: {y} {exact}");
                 }
             }
         }
     }
+}
+
+#[test]
+fn products_of_many_rows_columns_and_inputs() {
+    products_in_forms::<f32>();
+    products_in_forms::<f64>();
 }
 
 #[test]

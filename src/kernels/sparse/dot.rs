@@ -1,6 +1,6 @@
 //! The sum of the kept values of a row with one input at their places.
 
-use super::{Bits, WORD};
+use super::{Bits, Bytes, WORD};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512, vbmi2};
 #[cfg(target_arch = "x86_64")]
@@ -88,13 +88,12 @@ impl ByteDots {
     }
 
     /// The exact sum of `(code - zero) * (x + offset)` over the kept entries of a row, with `x` at their places, for a
-    /// `grid` of zero and offset: of as many as an `i32` holds. `x` is filled up to whole words, and `kept` holds as many
-    /// codes as bits are set, or more.
+    /// `grid` of zero and offset: of as many as an `i32` holds. `kept` holds as many codes as bits are set, or more.
     #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-    pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> i32 {
-        assert_eq!(x.len(), bits.len() * WORD);
+    pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &Bytes) -> i32 {
+        assert!(x.get().len() >= bits.cols);
         #[cfg(target_arch = "x86_64")]
-        return vbmi2::dot(self.cpu, bits, kept, grid, x);
+        return vbmi2::dot(self.cpu, bits, kept, grid, x.get());
         #[cfg(not(target_arch = "x86_64"))]
         match self.cpu {}
     }

@@ -7,16 +7,16 @@ mod avx512;
 mod dot;
 mod expand;
 mod lanes;
-#[cfg(target_arch = "x86_64")]
-mod near;
 mod offsets;
+#[cfg(target_arch = "x86_64")]
+mod vbmi;
 #[cfg(target_arch = "x86_64")]
 mod vbmi2;
 
 pub use dot::ByteDots;
 pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
-pub use offsets::{BLOCK, Bytes, Near, Offsets, RowsOf, TOGETHER, followed};
+pub use offsets::{BLOCK, Bytes, Dots, Offsets, RowsOf, TOGETHER, followed};
 
 use super::memory::Aligned;
 
@@ -42,13 +42,13 @@ pub trait Sparse: Copy {
     /// An input in planes of bytes, where a CPU finds its numbers faster by them.
     #[doc(hidden)]
     fn planes(x: &[Self]) -> Option<Aligned<u8>>;
-    /// See [`Near::sums`].
+    /// See [`Dots::sums`].
     #[doc(hidden)]
-    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]);
-    /// See [`Near::sums_of_codes`].
+    fn sums_by_offsets(dots: &Dots<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]);
+    /// See [`Dots::sums_of_codes`].
     #[doc(hidden)]
-    fn near_sums_of_codes(
-        near: &Near<'_, Self>,
+    fn code_sums_by_offsets(
+        dots: &Dots<'_, Self>,
         rows: RowsOf<'_>,
         codes: (&[u8], &[u8]),
         out: &mut [Self],
@@ -81,17 +81,17 @@ impl Sparse for f32 {
         offsets::planes_f32(x)
     }
 
-    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
-        offsets::sums_f32(near, rows, kept, out);
+    fn sums_by_offsets(dots: &Dots<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
+        offsets::sums_f32(dots, rows, kept, out);
     }
 
-    fn near_sums_of_codes(
-        near: &Near<'_, Self>,
+    fn code_sums_by_offsets(
+        dots: &Dots<'_, Self>,
         rows: RowsOf<'_>,
         codes: (&[u8], &[u8]),
         out: &mut [Self],
     ) -> bool {
-        offsets::sums_of_codes_f32(near, rows, codes, out)
+        offsets::sums_of_codes_f32(dots, rows, codes, out)
     }
 }
 
@@ -121,11 +121,11 @@ impl Sparse for f64 {
         None
     }
 
-    fn near_sums(near: &Near<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
-        near.plain_sums(rows, kept, out);
+    fn sums_by_offsets(dots: &Dots<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
+        dots.plain_sums(rows, kept, out);
     }
 
-    fn near_sums_of_codes(_: &Near<'_, Self>, _: RowsOf<'_>, _: (&[u8], &[u8]), _: &mut [Self]) -> bool {
+    fn code_sums_by_offsets(_: &Dots<'_, Self>, _: RowsOf<'_>, _: (&[u8], &[u8]), _: &mut [Self]) -> bool {
         false
     }
 }

@@ -3,7 +3,7 @@
 
 use super::lanes::{LONGEST, fetch, places_room};
 #[cfg(target_arch = "x86_64")]
-use super::near;
+use super::vbmi;
 use super::{Bits, Sparse, WORD};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Vbmi2, Vnni};
@@ -106,7 +106,7 @@ impl Offsets {
         let rows = self.rows(first, out.len());
         #[cfg(target_arch = "x86_64")]
         if let (Some(vbmi2), Some(vnni)) = (Vbmi2::new(), Vnni::new()) {
-            return near::sums_of_bytes((vbmi2, vnni), rows, (codes, zeros), (x.get(), offset), out);
+            return vbmi::sums_of_bytes((vbmi2, vnni), rows, (codes, zeros), (x.get(), offset), out);
         }
         rows.sums_of_bytes((codes, zeros), (x.get(), offset), out);
     }
@@ -226,7 +226,7 @@ fn places(counts: &[u8], offsets: &[u8], out: &mut [u16]) -> usize {
 fn find(bits: Bits<'_>, out: &mut [u8], counts: &mut [u8]) -> Option<()> {
     #[cfg(target_arch = "x86_64")]
     if let Some(cpu) = Vbmi2::new() {
-        return near::find(cpu, bits, out, counts);
+        return vbmi::find(cpu, bits, out, counts);
     }
     plain_find(bits, out, counts)
 }
@@ -259,15 +259,13 @@ pub fn followed<'a, V: Copy + Default>(all: &'a [V], range: Range<usize>, buffer
     })
 }
 
-/// Codes of an input, in whole pairs of blocks.
+/// An input of bytes, followed by zeros: in whole pairs of blocks.
 pub struct Bytes(Aligned<i8>);
 
 impl Bytes {
-    /// Of `code - 128`.
-    pub fn new(codes: &[u8]) -> Self {
-        const FLIP: u8 = 128;
-        let mut all = Aligned::new(codes.len().next_multiple_of(2 * BLOCK));
-        all.get_mut().iter_mut().zip(codes).for_each(|(x, code)| *x = (code ^ FLIP) as i8);
+    pub fn new(x: impl ExactSizeIterator<Item = i8>) -> Self {
+        let mut all = Aligned::new(x.len().next_multiple_of(2 * BLOCK));
+        all.get_mut().iter_mut().zip(x).for_each(|(to, x)| *to = x);
         Self(all)
     }
 
@@ -276,8 +274,8 @@ impl Bytes {
     }
 }
 
-/// An input that is ready to meet kept entries.
-pub struct Near<'a, T> {
+/// The products of kept entries with an input.
+pub struct Dots<'a, T> {
     offsets: &'a Offsets,
     x: &'a [T],
     /// For each block the first bytes of its numbers, then the second ones, and so on: where a CPU finds bytes faster
@@ -286,7 +284,7 @@ pub struct Near<'a, T> {
     pub(super) planes: Option<Aligned<u8>>,
 }
 
-impl<'a, T: Sparse + Float + NumAssign> Near<'a, T> {
+impl<'a, T: Sparse + Float + NumAssign> Dots<'a, T> {
     pub fn new(offsets: &'a Offsets, x: &'a [T]) -> Self {
         Self { offsets, x, planes: T::planes(x) }
     }
@@ -294,13 +292,13 @@ impl<'a, T: Sparse + Float + NumAssign> Near<'a, T> {
     /// The sums of the kept values of the rows from `first` on that `out` is for with the input at their places. `kept`
     /// are the values of these rows and [`WORD`] more of any kind.
     pub fn sums(&self, first: usize, kept: &[T], out: &mut [T]) {
-        T::near_sums(self, self.offsets.rows(first, out.len()), kept, out);
+        T::sums_by_offsets(self, self.offsets.rows(first, out.len()), kept, out);
     }
 
     /// The same of `code - zero`, if there is a way that is worth it. A sum may be too large for a number.
     #[must_use]
     pub fn sums_of_codes(&self, first: usize, codes: &[u8], zeros: &[u8], out: &mut [T]) -> bool {
-        T::near_sums_of_codes(self, self.offsets.rows(first, out.len()), (codes, zeros), out)
+        T::code_sums_by_offsets(self, self.offsets.rows(first, out.len()), (codes, zeros), out)
     }
 
     /// The portable form of [`sums`](Self::sums).
@@ -339,7 +337,7 @@ fn dot<T: Float + NumAssign, const FUSED: bool>(places: &[u16], kept: &[T], x: &
 
 pub(super) fn planes_f32(x: &[f32]) -> Option<Aligned<u8>> {
     #[cfg(target_arch = "x86_64")]
-    return Vbmi2::new().map(|cpu| near::planes(cpu, x));
+    return Vbmi2::new().map(|cpu| vbmi::planes(cpu, x));
     #[cfg(not(target_arch = "x86_64"))]
     {
         let _ = x;
@@ -347,25 +345,25 @@ pub(super) fn planes_f32(x: &[f32]) -> Option<Aligned<u8>> {
     }
 }
 
-pub(super) fn sums_f32(near: &Near<'_, f32>, rows: RowsOf<'_>, kept: &[f32], out: &mut [f32]) {
+pub(super) fn sums_f32(dots: &Dots<'_, f32>, rows: RowsOf<'_>, kept: &[f32], out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
-    if let (Some(cpu), Some(planes)) = (Vbmi2::new(), &near.planes) {
-        return near::sums(cpu, rows, kept, planes.get(), out);
+    if let (Some(cpu), Some(planes)) = (Vbmi2::new(), &dots.planes) {
+        return vbmi::sums(cpu, rows, kept, planes.get(), out);
     }
-    near.plain_sums(rows, kept, out);
+    dots.plain_sums(rows, kept, out);
 }
 
 pub(super) fn sums_of_codes_f32(
-    near: &Near<'_, f32>,
+    dots: &Dots<'_, f32>,
     rows: RowsOf<'_>,
     codes: (&[u8], &[u8]),
     out: &mut [f32],
 ) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if let (Some(cpu), Some(planes)) = (Vbmi2::new(), &near.planes) {
-        near::sums_of_codes(cpu, rows, codes, planes.get(), out);
+    if let (Some(cpu), Some(planes)) = (Vbmi2::new(), &dots.planes) {
+        vbmi::sums_of_codes(cpu, rows, codes, planes.get(), out);
         return true;
     }
-    let _ = (near, rows, codes, out);
+    let _ = (dots, rows, codes, out);
     false
 }

@@ -67,14 +67,13 @@ proptest! {
         if let Some(sum) = f32::dot_codes(bits, &codes, (0.5, zero), &x32) {
             prop_assert_eq!(sum, 0.5 * dot_dense(bits, &numbers, &x32));
         }
-        let mut whole: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
-        whole.resize(cols.next_multiple_of(WORD), 0);
+        let whole: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
         if let Some(dots) = ByteDots::new() {
             let offset = i32::from(thin) - 127;
             let numbers = columns.iter().zip(&codes).map(|(c, code)| {
                 (i32::from(*code) - i32::from(zero)) * (i32::from(whole[*c]) + offset)
             });
-            prop_assert_eq!(dots.sum(bits, &codes, (zero, offset), &whole), numbers.sum::<i32>());
+            prop_assert_eq!(dots.sum(bits, &codes, (zero, offset), &Bytes::new(whole.iter().copied())), numbers.sum::<i32>());
         }
         let mut found = vec![0; places_room(cols)];
         for find in [places, lanes::plain_places] {
@@ -151,9 +150,9 @@ fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
     assert_eq!(f32::dot_dense(bits, &[2.0; 100], &x), 12.0);
     let offsets = Offsets::new(192, vec![0, 6], |_| bits).unwrap();
     let mut sums = [0.0; 1];
-    Near::new(&offsets, &x).sums(0, &[2.0; 100], &mut sums);
+    Dots::new(&offsets, &x).sums(0, &[2.0; 100], &mut sums);
     assert_eq!(sums, [12.0]);
-    assert!(!Near::new(&offsets, &x).sums_of_codes(0, &[5; 100], &[3], &mut sums) || sums == [12.0]);
+    assert!(!Dots::new(&offsets, &x).sums_of_codes(0, &[5; 100], &[3], &mut sums) || sums == [12.0]);
     assert_eq!(f32::dot_codes(bits, &[5; 100], (2.0, 4), &x).unwrap_or(12.0), 12.0);
     // Too large before it is scaled.
     x.fill(f32::MAX);
@@ -227,16 +226,16 @@ proptest! {
         let all = matrix.starts[rows];
         let codes: Vec<u8> = (0..all).map(|i| (i * 37) as u8).collect();
         let zeros: Vec<u8> = (0..rows).map(|row| (row * 91) as u8).collect();
-        let x: Vec<u8> = (0..cols).map(|i| (i * 57) as u8).collect();
+        let x: Vec<i8> = (0..cols).map(|i| (i * 57) as i8).collect();
         let row_sum = |row: usize| -> i32 {
             matrix.columns[row].iter().zip(matrix.starts[row]..).map(|(column, i)| {
-                (i32::from(codes[i]) - i32::from(zeros[row])) * (i32::from(x[*column]) - 128 + offset)
+                (i32::from(codes[i]) - i32::from(zeros[row])) * (i32::from(x[*column]) + offset)
             }).sum()
         };
         let wanted: Vec<i32> = (first..rows).map(row_sum).collect();
         let (mut buffer, mut sums) = (Vec::new(), vec![7; rows - first]);
         let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
-        let (bytes, some) = (Bytes::new(&x), (some, &zeros[first..]));
+        let (bytes, some) = (Bytes::new(x.into_iter()), (some, &zeros[first..]));
         offsets.sums_of_bytes(first, some, (&bytes, offset), &mut sums);
         prop_assert_eq!(&sums, &wanted);
         offsets.rows(first, rows - first).sums_of_bytes(some, (bytes.get(), offset), &mut sums);
@@ -253,16 +252,16 @@ proptest! {
         let wanted: Vec<f32> = (first..rows).map(|row| exact(row, &|i| kept[i])).collect();
         let (mut buffer, mut sums) = (Vec::new(), vec![7.0; rows - first]);
         let some = followed(&kept, matrix.starts[first]..all, &mut buffer);
-        let near = Near::new(&offsets, &x);
-        near.sums(first, some, &mut sums);
+        let dots = Dots::new(&offsets, &x);
+        dots.sums(first, some, &mut sums);
         prop_assert_eq!(&sums, &wanted);
-        near.plain_sums(offsets.rows(first, rows - first), some, &mut sums);
+        dots.plain_sums(offsets.rows(first, rows - first), some, &mut sums);
         prop_assert_eq!(&sums, &wanted);
         // 64 bits, too.
         let double: Vec<f64> = x.iter().map(|x| f64::from(*x)).collect();
         let kept: Vec<f64> = some.iter().map(|x| f64::from(*x)).collect();
         let mut doubles = vec![7.0; rows - first];
-        Near::new(&offsets, &double).sums(first, &kept, &mut doubles);
+        Dots::new(&offsets, &double).sums(first, &kept, &mut doubles);
         prop_assert!(doubles.iter().zip(&wanted).all(|(a, b)| *a == f64::from(*b)));
         // And of codes.
         let wanted: Vec<f32> = (first..rows)
@@ -270,7 +269,7 @@ proptest! {
             .collect();
         let mut buffer = Vec::new();
         let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
-        if near.sums_of_codes(first, some, &zeros[first..], &mut sums) {
+        if dots.sums_of_codes(first, some, &zeros[first..], &mut sums) {
             // A code that is its zero point makes NaN of infinity in both.
             let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
             prop_assert!(sums.iter().zip(&wanted).all(same), "{:?} {:?}", sums, wanted);
@@ -296,21 +295,23 @@ fn a_block_that_keeps_everything_has_no_offsets() {
 #[test]
 fn the_largest_sums_of_bytes_are_exact() {
     let cols = 1 << 14;
+    let grids = [(255, 0, 127, 128), (255, 0, -128, -127), (0, 255, 127, 128)];
     let words = vec![u64::MAX >> 1; cols / WORD];
     let bits = Bits { words: &words, start: 0, cols };
     let offsets = Offsets::new(cols, vec![0, cols / WORD * 63], |_| bits).unwrap();
-    for (code, zero, x, offset) in [(255, 0, 255, 128), (255, 0, 0, -127), (0, 255, 255, 128)] {
+    for (code, zero, x, offset) in grids {
         let mut sums = [0];
         let weight: (&[u8], &[u8]) = (&vec![code; cols + WORD], &[zero]);
-        offsets.sums_of_bytes(0, weight, (&Bytes::new(&vec![x; cols]), offset), &mut sums);
-        let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) - 128 + offset);
+        offsets.sums_of_bytes(0, weight, (&Bytes::new(vec![x; cols].into_iter()), offset), &mut sums);
+        let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset);
         assert_eq!(sums, [one * (cols / WORD * 63) as i32]);
     }
     let words = vec![u64::MAX; cols / WORD];
     let bits = Bits { words: &words, start: 0, cols };
     if let Some(dots) = ByteDots::new() {
-        for (code, zero, x, offset) in [(255, 0, 127, 128), (255, 0, -128, -127), (0, 255, 127, 128)] {
-            let sum = dots.sum(bits, &vec![code; cols + 7], (zero, offset), &vec![x; cols]);
+        for (code, zero, x, offset) in grids {
+            let sum =
+                dots.sum(bits, &vec![code; cols + 7], (zero, offset), &Bytes::new(vec![x; cols].into_iter()));
             let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset);
             assert_eq!(sum, one * cols as i32);
         }

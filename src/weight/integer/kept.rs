@@ -4,7 +4,7 @@
 use super::super::zeros;
 use super::{FLIP, MIN_PARALLEL, Mask, Product};
 use crate::kernels::products::EXACT;
-use crate::kernels::sparse::{ByteDots, Bytes, Offsets, TOGETHER, WORD, followed};
+use crate::kernels::sparse::{ByteDots, Bytes, Offsets, TOGETHER, followed};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
@@ -24,7 +24,7 @@ impl<T: Float> Product<'_, T> {
     }
 
     fn by_offsets(&self, offsets: &Offsets, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
-        let (k, x, offset) = (self.k, Bytes::new(&self.input()), self.offset());
+        let (k, x, offset) = (self.k, self.input(), self.offset());
         self.each(|rows, zeros, sums| {
             let mut buffer = Vec::new();
             let ranks = mask.rank(rows.start * k)..mask.rank(rows.end * k);
@@ -34,10 +34,7 @@ impl<T: Float> Product<'_, T> {
     }
 
     fn by_words(&self, dots: ByteDots, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
-        let (k, offset) = (self.k, self.offset());
-        // For the kernel around 128, so that they are signed.
-        let mut x: Vec<i8> = self.input().into_iter().map(|code| (code ^ FLIP) as i8).collect();
-        x.resize(k.next_multiple_of(WORD), 0);
+        let (k, x, offset) = (self.k, self.input(), self.offset());
         self.each(|rows, zeros, sums| {
             for ((row, zero), sum) in rows.zip(zeros).zip(sums) {
                 let kept = &kept[mask.rank(row * k)..];
@@ -46,14 +43,14 @@ impl<T: Float> Product<'_, T> {
         })
     }
 
-    /// The codes of the only input.
-    fn input(&self) -> Vec<u8> {
+    /// The codes of the only input: around 128, so that they are signed.
+    fn input(&self) -> Bytes {
         let mut codes = vec![0; self.k];
         self.encode(0, &mut codes);
-        codes
+        Bytes::new(codes.into_iter().map(|code| (code ^ FLIP) as i8))
     }
 
-    /// What is to be added to such a code less 128.
+    /// What is to be added to such a code.
     fn offset(&self) -> i32 {
         i32::from(FLIP) - self.grids.zero(0)
     }

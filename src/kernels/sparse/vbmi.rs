@@ -61,6 +61,22 @@ fn offsets(bits: Bits<'_>, out: &mut [u8], counts: &mut [u8]) -> Option<()> {
     (at == out.len()).then_some(())
 }
 
+/// Has `out` filled by `$sums`, which finds the sums of `$together` rows from `$first` on at a time, or of one.
+macro_rules! some_rows {
+    ($out:ident, $together:ident, |$first:ident| $sums:expr) => {{
+        let (many, rest) = $out.as_chunks_mut::<$together>();
+        let first_of_rest = many.len() * $together;
+        for (i, out) in many.iter_mut().enumerate() {
+            let $first = i * $together;
+            *out = $sums;
+        }
+        for (i, out) in rest.iter_mut().enumerate() {
+            let $first = first_of_rest + i;
+            [*out] = $sums;
+        }
+    }};
+}
+
 /// See [`Offsets::sums_of_bytes`](super::Offsets::sums_of_bytes).
 pub(super) fn sums_of_bytes(
     _: (Vbmi2, Vnni),
@@ -71,21 +87,13 @@ pub(super) fn sums_of_bytes(
 ) {
     let x = x.as_chunks::<BLOCK>().0;
     assert!(x.len() == rows.blocks && codes.len() >= rows.offsets.len());
-    let (many, rest) = out.as_chunks_mut::<BYTE_ROWS>();
-    let (many_zeros, rest_zeros) = zeros[..many.len() * BYTE_ROWS + rest.len()].as_chunks::<BYTE_ROWS>();
-    let first_of_rest = many.len() * BYTE_ROWS;
-    let pairs = 2 * rows.kept() <= rows.counts.len() * USUAL;
+    let (weight, input) = ((codes, zeros), (x, offset));
     // SAFETY: a `Vbmi2` and a `Vnni` exist, so the CPU has the instructions.
     unsafe {
-        for (i, (out, zeros)) in many.iter_mut().zip(many_zeros).enumerate() {
-            let (first, weight) = (i * BYTE_ROWS, (codes, *zeros));
-            *out = match pairs {
-                true => bytes::<_, true>(rows, first, weight, (x, offset)),
-                false => bytes::<_, false>(rows, first, weight, (x, offset)),
-            };
-        }
-        for (i, (out, zero)) in rest.iter_mut().zip(rest_zeros).enumerate() {
-            [*out] = bytes::<_, false>(rows, first_of_rest + i, (codes, [*zero]), (x, offset));
+        if 2 * rows.kept() <= rows.counts.len() * USUAL {
+            some_rows!(out, BYTE_ROWS, |first| bytes::<_, true>(rows, first, weight, input));
+        } else {
+            some_rows!(out, BYTE_ROWS, |first| bytes::<_, false>(rows, first, weight, input));
         }
     }
 }
@@ -94,7 +102,7 @@ pub(super) fn sums_of_bytes(
 fn bytes<const R: usize, const PAIRS: bool>(
     rows: RowsOf<'_>,
     first: usize,
-    (codes, zeros): (&[u8], [u8; R]),
+    (codes, zeros): (&[u8], &[u8]),
     (x, offset): (&[[i8; BLOCK]], i32),
 ) -> [i32; R] {
     let (starts, counts) = rows.some::<R>(first);
@@ -126,7 +134,7 @@ fn bytes<const R: usize, const PAIRS: bool>(
     for (r, out) in out.iter_mut().enumerate() {
         let own = &codes[starts[r]..at[r]];
         let of_codes = _mm512_mullo_epi32(_mm512_set1_epi32(offset), sum_of(own));
-        let (zero, all) = (i32::from(zeros[r]), _mm512_set1_epi32);
+        let (zero, all) = (i32::from(zeros[first + r]), _mm512_set1_epi32);
         let [products, inputs] = sums[r];
         let sum = _mm512_sub_epi32(products, _mm512_mullo_epi32(all(zero), inputs));
         let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(sum, of_codes));
@@ -237,24 +245,15 @@ pub(super) fn planes(_: Vbmi2, x: &[f32]) -> Aligned<u8> {
     out
 }
 
-/// See [`Near::sums`](super::Near::sums).
+/// See [`Dots::sums`](super::Dots::sums).
 pub(super) fn sums(_: Vbmi2, rows: RowsOf<'_>, kept: &[f32], planes: &[u8], out: &mut [f32]) {
     assert!(kept.len() >= rows.offsets.len());
     let x = blocks(rows, planes);
-    let (many, rest) = out.as_chunks_mut::<FLOAT_ROWS>();
-    let first_of_rest = many.len() * FLOAT_ROWS;
     // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
-    unsafe {
-        for (i, out) in many.iter_mut().enumerate() {
-            *out = of_floats(rows, i * FLOAT_ROWS, kept, x);
-        }
-        for (i, out) in rest.iter_mut().enumerate() {
-            [*out] = of_floats(rows, first_of_rest + i, kept, x);
-        }
-    }
+    unsafe { some_rows!(out, FLOAT_ROWS, |first| of_floats(rows, first, kept, x)) }
 }
 
-/// See [`Near::sums_of_codes`](super::Near::sums_of_codes).
+/// See [`Dots::sums_of_codes`](super::Dots::sums_of_codes).
 pub(super) fn sums_of_codes(
     _: Vbmi2,
     rows: RowsOf<'_>,
@@ -264,18 +263,8 @@ pub(super) fn sums_of_codes(
 ) {
     assert!(codes.len() >= rows.offsets.len());
     let x = blocks(rows, planes);
-    let (many, rest) = out.as_chunks_mut::<FLOAT_ROWS>();
-    let first_of_rest = many.len() * FLOAT_ROWS;
-    let (many_zeros, rest_zeros) = zeros[..first_of_rest + rest.len()].as_chunks::<FLOAT_ROWS>();
     // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
-    unsafe {
-        for (i, (out, zeros)) in many.iter_mut().zip(many_zeros).enumerate() {
-            *out = of_codes(rows, i * FLOAT_ROWS, (codes, *zeros), x);
-        }
-        for (i, (out, zero)) in rest.iter_mut().zip(rest_zeros).enumerate() {
-            [*out] = of_codes(rows, first_of_rest + i, (codes, [*zero]), x);
-        }
-    }
+    unsafe { some_rows!(out, FLOAT_ROWS, |first| of_codes(rows, first, (codes, zeros), x)) }
 }
 
 /// Vectors of a block, a plane after the other.
@@ -300,12 +289,12 @@ fn of_floats<const R: usize>(rows: RowsOf<'_>, first: usize, kept: &[f32], x: &[
 fn of_codes<const R: usize>(
     rows: RowsOf<'_>,
     first: usize,
-    (codes, zeros): (&[u8], [u8; R]),
+    (codes, zeros): (&[u8], &[u8]),
     x: &[Block],
 ) -> [f32; R] {
     let mut vectors = [_mm512_setzero_si512(); R];
-    for (vector, zero) in vectors.iter_mut().zip(zeros) {
-        *vector = _mm512_set1_epi32(i32::from(zero));
+    for (vector, zero) in vectors.iter_mut().zip(&zeros[first..]) {
+        *vector = _mm512_set1_epi32(i32::from(*zero));
     }
     let numbers = |codes: &[u8; LANES], r: usize| {
         // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
