@@ -126,6 +126,12 @@ impl Mask {
         offsets.as_ref().filter(|_| *known == cols)
     }
 
+    /// Says that it is made for one product, which would take longer to find offsets than it saves by them.
+    pub fn use_once(&self) {
+        // One for which they are known already may as well go on with them.
+        let _ = self.offsets.set((0, None));
+    }
+
     pub fn kept(&self) -> usize {
         self.ranks.last().copied().unwrap_or(0)
     }
@@ -261,6 +267,9 @@ mod tests {
         assert!(few.offsets(0).is_none() && few.offsets(50).is_none());
         assert!(Mask::from_positions((0..1000).step_by(4), 1000).offsets(100).is_none());
         assert!(Mask::from_positions(0..256, 2560).offsets(2560).is_none());
+        let once = Mask::from_positions(0..10, 1000);
+        once.use_once();
+        assert!(once.offsets(100).is_none());
     }
 
     proptest! {

@@ -157,8 +157,7 @@ impl<T: Float> Leaf<T> {
             let w = values.read(0..values.len())?;
             return dense(&w, x, [n, cols, rows]);
         }
-        // Compressed as it is; no more than handles where it is in memory already.
-        let leaf = self.load()?;
+        let leaf = self.for_product()?;
         let mask = leaf.mask()?;
         let kept = Kept::new(&leaf)?;
         match mask.as_deref() {

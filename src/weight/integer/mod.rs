@@ -185,8 +185,7 @@ impl<T: Float> Leaf<T> {
                 ));
             }
         }
-        // Compressed as it is; no more than handles where it is in memory already.
-        let leaf = self.load()?;
+        let leaf = self.for_product()?;
         let Coding::Affine(affine) = &leaf.coding else { unreachable!("loading keeps the coding") };
         let decoder = Decoder::new(&leaf, affine)?;
         let mask = leaf.mask()?;
