@@ -110,7 +110,8 @@ impl<T: Float> Leaf<T> {
     /// The same leaf in memory, compressed as it is, for one product: no more than handles where it is there already.
     pub(crate) fn for_product(&self) -> Result<Self, Fault> {
         let leaf = self.load()?;
-        if let (Support::Stored(_) | Support::Zeros(_), Support::Kept(mask)) = (&self.support, &leaf.support) {
+        if let (Support::Stored(_) | Support::Zeros(_), Support::Kept(mask)) = (&self.support, &leaf.support)
+        {
             mask.use_once();
         }
         Ok(leaf)

@@ -2,7 +2,7 @@
 
 use super::{Bits, Bytes, WORD};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512, vbmi2};
+use super::{avx2, avx512, two_of_four, vbmi2};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Vbmi2, Vnni};
 use num_traits::{Float, NumAssign};
@@ -93,7 +93,8 @@ impl ByteDots {
     pub fn sum(self, bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &Bytes) -> i32 {
         assert!(x.get().len() >= bits.cols);
         #[cfg(target_arch = "x86_64")]
-        return vbmi2::dot(self.cpu, bits, kept, grid, x.get());
+        return two_of_four::dot(self.cpu, bits, kept, grid, x.get())
+            .unwrap_or_else(|| vbmi2::dot(self.cpu, bits, kept, grid, x.get()));
         #[cfg(not(target_arch = "x86_64"))]
         match self.cpu {}
     }

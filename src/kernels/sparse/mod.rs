@@ -9,6 +9,8 @@ mod expand;
 mod lanes;
 mod offsets;
 #[cfg(target_arch = "x86_64")]
+mod two_of_four;
+#[cfg(target_arch = "x86_64")]
 mod vbmi;
 #[cfg(target_arch = "x86_64")]
 mod vbmi2;

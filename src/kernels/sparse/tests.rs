@@ -2,7 +2,7 @@ use super::dot::dot_dense;
 use super::offsets::plain_find;
 use super::*;
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::{Avx2, Vbmi2};
+use crate::kernels::cpu::{Avx2, Vbmi2, Vnni};
 use proptest::prelude::*;
 
 /// A row in a mask that is all ones around it, and its columns.
@@ -273,6 +273,41 @@ proptest! {
             // A code that is its zero point makes NaN of infinity in both.
             let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
             prop_assert!(sums.iter().zip(&wanted).all(same), "{:?} {:?}", sums, wanted);
+        }
+    }
+}
+
+/// The places of two of four.
+const TWO: [[usize; 2]; 6] = [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]];
+
+proptest! {
+    #[test]
+    fn rows_of_two_of_four_give_the_sums(
+        groups in prop::collection::vec(0_usize..6, 0..300), whole in any::<bool>(), start in 0_usize..4,
+        bad in prop::option::of(any::<prop::sample::Index>()), zero in any::<u8>(), offset in -127_i32..=128,
+    ) {
+        let groups = if whole { &groups[..groups.len() / 32 * 32] } else { &groups[..] };
+        let cols = 4 * groups.len();
+        let mut on = vec![false; cols];
+        groups.iter().enumerate().for_each(|(i, two)| TWO[*two].iter().for_each(|at| on[4 * i + at] = true));
+        // One group that keeps another number of entries.
+        let bad = bad.filter(|_| cols > 0).map(|at| at.index(cols));
+        bad.iter().for_each(|at| on[*at] = !on[*at]);
+        let (words, columns) = row(&on, start * WORD);
+        let bits = Bits { words: &words, start: start * WORD, cols };
+        let codes: Vec<u8> = (0..columns.len() + start).map(|i| (i * 37) as u8).collect();
+        let x: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
+        let wanted: i32 = columns.iter().zip(&codes).map(|(c, code)| {
+            (i32::from(*code) - i32::from(zero)) * (i32::from(x[*c]) + offset)
+        }).sum();
+        let x = Bytes::new(x.into_iter());
+        if let Some(dots) = ByteDots::new() {
+            prop_assert_eq!(dots.sum(bits, &codes, (zero, offset), &x), wanted);
+        }
+        #[cfg(target_arch = "x86_64")]
+        if let (Some(vbmi2), Some(vnni)) = (Vbmi2::new(), Vnni::new()) {
+            let sum = two_of_four::dot((vbmi2, vnni), bits, &codes, (zero, offset), x.get());
+            prop_assert_eq!(sum, (bad.is_none() && cols % 128 == 0).then_some(wanted));
         }
     }
 }

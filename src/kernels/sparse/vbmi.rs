@@ -7,18 +7,18 @@
 
 use super::lanes::fetch;
 use super::offsets::{BLOCK, RowsOf, TOGETHER};
+use super::vbmi2::{load, sum_of, total};
 use super::{Bits, WORD};
 use crate::kernels::cpu::{Vbmi2, Vnni, fast};
 use crate::kernels::memory::Aligned;
 use std::arch::x86_64::{
-    __m512, __m512i, _bzhi_u64, _mm_loadu_si128, _mm512_add_epi8, _mm512_add_epi32, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_mask_blend_epi8, _mm512_mask_storeu_epi8, _mm512_mask3_fmadd_ps,
-    _mm512_maskz_compress_epi8, _mm512_maskz_loadu_epi8, _mm512_maskz_mov_epi8, _mm512_movepi8_mask,
-    _mm512_mullo_epi32, _mm512_permutex2var_epi8, _mm512_permutexvar_epi32, _mm512_reduce_add_epi32,
-    _mm512_reduce_add_ps, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_sub_epi32, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16,
-    _mm512_unpacklo_epi8, _mm512_unpacklo_epi16,
+    __m512, __m512i, _bzhi_u64, _mm_loadu_si128, _mm512_add_epi8, _mm512_add_ps, _mm512_castsi512_ps,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_mask_blend_epi8,
+    _mm512_mask_storeu_epi8, _mm512_mask3_fmadd_ps, _mm512_maskz_compress_epi8, _mm512_maskz_mov_epi8,
+    _mm512_movepi8_mask, _mm512_permutex2var_epi8, _mm512_permutexvar_epi32, _mm512_reduce_add_ps,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_sub_epi32, _mm512_unpackhi_epi8, _mm512_unpackhi_epi16, _mm512_unpacklo_epi8,
+    _mm512_unpacklo_epi16,
 };
 
 /// Numbers of a vector.
@@ -132,14 +132,8 @@ fn bytes<const R: usize, const PAIRS: bool>(
     }
     let mut out = [0; R];
     for (r, out) in out.iter_mut().enumerate() {
-        let own = &codes[starts[r]..at[r]];
-        let of_codes = _mm512_mullo_epi32(_mm512_set1_epi32(offset), sum_of(own));
-        let (zero, all) = (i32::from(zeros[first + r]), _mm512_set1_epi32);
-        let [products, inputs] = sums[r];
-        let sum = _mm512_sub_epi32(products, _mm512_mullo_epi32(all(zero), inputs));
-        let sum = _mm512_reduce_add_epi32(_mm512_add_epi32(sum, of_codes));
-        // The whole is exact, whatever is in between.
-        *out = sum.wrapping_sub(offset.wrapping_mul(zero).wrapping_mul(own.len() as i32));
+        let ([products, inputs], own) = (sums[r], &codes[starts[r]..at[r]]);
+        *out = total([products, inputs, sum_of(own)], own.len(), (zeros[first + r], offset));
     }
     out
 }
@@ -212,21 +206,6 @@ impl Next {
 #[target_feature(enable = "bmi2")]
 fn lowest(n: usize) -> u64 {
     _bzhi_u64(u64::MAX, n as u32)
-}
-
-/// The sum of bytes, in lanes.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
-fn sum_of(bytes: &[u8]) -> __m512i {
-    let (vectors, rest) = bytes.as_chunks::<WORD>();
-    let ones = _mm512_set1_epi8(1);
-    // SAFETY: nothing is read but the bytes that there are.
-    let rest = unsafe { _mm512_maskz_loadu_epi8(lowest(rest.len()), rest.as_ptr().cast()) };
-    let mut sum = _mm512_dpbusd_epi32(_mm512_setzero_si512(), rest, ones);
-    for bytes in vectors {
-        sum = _mm512_dpbusd_epi32(sum, load(bytes), ones);
-    }
-    sum
 }
 
 /// The input in planes: for each block the first bytes of its numbers, then the second ones, and so on.
@@ -378,11 +357,4 @@ fn pick([a, b, c, d]: [__m512i; VECTORS], offsets: __m512i, upper: u64) -> __m51
 #[target_feature(enable = "avx512f")]
 fn vectors([a, b, c, d]: &[[u8; WORD]; VECTORS]) -> [__m512i; VECTORS] {
     [load(a), load(b), load(c), load(d)]
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn load(x: &[u8; WORD]) -> __m512i {
-    // SAFETY: the array holds the 64 bytes that are read; the load takes any alignment.
-    unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }

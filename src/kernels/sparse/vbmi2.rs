@@ -108,21 +108,34 @@ fn sum(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32), x: &[i8]) -> i32 
         sums.add(codes, _mm512_maskz_compress_epi8(word, load(x)));
         at += count;
     }
-    let (mut of_kept, ones) = (_mm512_setzero_si512(), _mm512_set1_epi8(1));
-    let (vectors, rest) = kept[..at].as_chunks::<WORD>();
-    for codes in vectors {
-        of_kept = _mm512_dpbusd_epi32(of_kept, load(codes), ones);
+    let [products, inputs] = [sums.products, sums.inputs].map(|[a, b]| _mm512_add_epi32(a, b));
+    total([products, inputs, sum_of(&kept[..at])], at, (zero, offset))
+}
+
+/// The sum of bytes, in lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn sum_of(bytes: &[u8]) -> __m512i {
+    let (mut sums, ones) = ([_mm512_setzero_si512(); 2], _mm512_set1_epi8(1));
+    let (vectors, rest) = bytes.as_chunks::<WORD>();
+    for bytes in vectors {
+        sums = [sums[1], _mm512_dpbusd_epi32(sums[0], load(bytes), ones)];
     }
     // SAFETY: nothing is read but the bytes that there are.
     let rest = unsafe { _mm512_maskz_loadu_epi8(lowest(rest.len()), rest.as_ptr().cast()) };
-    of_kept = _mm512_dpbusd_epi32(of_kept, rest, ones);
-    let [products, inputs] = [sums.products, sums.inputs].map(|[a, b]| _mm512_add_epi32(a, b));
+    _mm512_add_epi32(sums[1], _mm512_dpbusd_epi32(sums[0], rest, ones))
+}
+
+/// The sum of `(code - zero) * (x + offset)` of some codes from those of `code * x`, of `x` and of `code`, in lanes.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+pub(super) fn total([products, inputs, codes]: [__m512i; 3], count: usize, (zero, offset): (u8, i32)) -> i32 {
     let (zero, all) = (i32::from(zero), _mm512_set1_epi32);
     let less = _mm512_mullo_epi32(all(zero), inputs);
-    let more = _mm512_mullo_epi32(all(offset), of_kept);
+    let more = _mm512_mullo_epi32(all(offset), codes);
     let sums = _mm512_add_epi32(_mm512_sub_epi32(products, less), more);
     // The whole is exact, whatever is in between.
-    _mm512_reduce_add_epi32(sums).wrapping_sub(offset.wrapping_mul(zero).wrapping_mul(at as i32))
+    _mm512_reduce_add_epi32(sums).wrapping_sub(offset.wrapping_mul(zero).wrapping_mul(count as i32))
 }
 
 /// Side by side: a sum must wait for the one before it.
@@ -148,6 +161,7 @@ impl Sums {
     fn group(&mut self, words: &[u64; GROUP], kept: &[u8; GROUP * WORD], x: &[[i8; WORD]; GROUP]) -> usize {
         let mut at = 0;
         for (word, x) in words.iter().zip(x) {
+            _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(at + AHEAD).cast());
             // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left.
             let codes = unsafe { _mm512_loadu_si512(kept.as_ptr().add(at).cast()) };
             self.add(codes, _mm512_maskz_compress_epi8(*word, load(x)));
@@ -159,7 +173,7 @@ impl Sums {
 
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load<T: NoUninit>(x: &[T; WORD]) -> __m512i {
+pub(super) fn load<T: NoUninit>(x: &[T; WORD]) -> __m512i {
     const { assert!(size_of::<T>() == 1) };
     // SAFETY: 64 values of a byte.
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }

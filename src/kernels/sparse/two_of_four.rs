@@ -1,0 +1,107 @@
+//! Rows that keep two of each four entries: 128 entries of a mask tell at once where the inputs of 64 kept ones are.
+#![allow(unsafe_code)]
+
+use super::Bits;
+use super::lanes::fetch;
+use super::vbmi2::{load, total};
+use crate::kernels::cpu::{Vbmi2, Vnni};
+use std::arch::x86_64::{
+    __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_cvtepu16_epi64, _mm512_dpbusd_epi32,
+    _mm512_movepi8_mask, _mm512_multishift_epi64_epi8, _mm512_or_si512, _mm512_permutex2var_epi8,
+    _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512,
+    _mm512_ternarylogic_epi32,
+};
+
+/// Entries that are kept of [`ENTRIES`] ones: as many bytes as a vector has.
+const KEPT: usize = 64;
+const ENTRIES: usize = 2 * KEPT;
+/// Entries of a group.
+const GROUP: usize = 4;
+
+/// See [`ByteDots::sum`](super::ByteDots::sum); `None` where not each four entries keep two, or the row is not made of
+/// whole vectors.
+pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> Option<i32> {
+    let (words, rest) = bits.whole().as_chunks::<2>();
+    let whole = rest.is_empty() && words.len() * ENTRIES == bits.cols;
+    // Most rows that are pruned otherwise are seen by this.
+    let begun = words.first().is_none_or(|[first, _]| keeps_two_of_four(*first));
+    let codes = kept.get(..bits.cols / 2).filter(|_| whole && begun)?;
+    // SAFETY: both tokens exist, so the CPU has the instructions.
+    unsafe {
+        let sums = sums(words, codes.as_chunks().0, bytemuck::cast_slice(x).as_chunks().0)?;
+        Some(total(sums, codes.len(), grid))
+    }
+}
+
+fn keeps_two_of_four(word: u64) -> bool {
+    const PAIRS: u64 = u64::MAX / 0b11;
+    const FOURS: u64 = u64::MAX / 0b1111;
+    let counts = word - (word >> 1 & PAIRS);
+    let counts = (counts & (3 * FOURS)) + (counts >> 2 & (3 * FOURS));
+    counts == 2 * FOURS
+}
+
+/// For four bits the place of the first one of two, and from 16 on of the second one.
+static PLACES: [u8; 64] = {
+    let mut places = [0; 64];
+    let mut bits = 0_u8;
+    while bits < 16 {
+        let two = bits.count_ones() == 2;
+        places[bits as usize] = if two { bits.trailing_zeros() as u8 } else { OTHER };
+        places[bits as usize + 16] = if two { 7 - bits.leading_zeros() as u8 } else { OTHER };
+        bits += 1;
+    }
+    places
+};
+/// Where there are not two: a bit that does not count in a place among 128.
+const OTHER: u8 = 0x80;
+/// For the bytes of eight kept entries: from which of 16 bits on those of their group are.
+static SHIFTS: [u8; KEPT] = {
+    let mut shifts = [0; KEPT];
+    let mut i = 0;
+    while i < KEPT {
+        shifts[i] = (i % 8 / 2 * GROUP) as u8;
+        i += 1;
+    }
+    shifts
+};
+/// The first entry of the group of each kept one.
+static FIRSTS: [u8; KEPT] = {
+    let mut firsts = [0; KEPT];
+    let mut i = 0;
+    while i < KEPT {
+        firsts[i] = (i / 2 * GROUP) as u8;
+        i += 1;
+    }
+    firsts
+};
+
+/// The sums of products, of inputs and of codes, in lanes.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
+fn sums(words: &[[u64; 2]], codes: &[[u8; KEPT]], x: &[[[u8; KEPT]; 2]]) -> Option<[__m512i; 3]> {
+    let (shifts, firsts, places) = (load(&SHIFTS), load(&FIRSTS), load(&PLACES));
+    let (low, second, one) = (_mm512_set1_epi8(15), _mm512_set1_epi16(16 << 8), _mm512_set1_epi8(1));
+    // Side by side: a sum must wait for the one before it.
+    let (mut products, mut inputs) = ([_mm512_setzero_si512(); 2], [_mm512_setzero_si512(); 2]);
+    let (mut of_codes, mut all) = (_mm512_setzero_si512(), _mm512_setzero_si512());
+    for ((words, next), [a, b]) in words.iter().zip(codes).zip(x) {
+        fetch(next);
+        fetch(words);
+        // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
+        let words = unsafe { _mm_loadu_si128(words.as_ptr().cast()) };
+        let codes = load(next);
+        let groups = _mm512_multishift_epi64_epi8(shifts, _mm512_cvtepu16_epi64(words));
+        // Those of `low` in `groups`, and all of `second`.
+        let groups = _mm512_ternarylogic_epi32::<0b11101010>(groups, low, second);
+        let found = _mm512_permutexvar_epi8(groups, places);
+        all = _mm512_or_si512(all, found);
+        let x = _mm512_permutex2var_epi8(load(a), _mm512_or_si512(found, firsts), load(b));
+        products[0] = _mm512_dpbusd_epi32(products[0], codes, x);
+        inputs[0] = _mm512_dpbusd_epi32(inputs[0], one, x);
+        of_codes = _mm512_dpbusd_epi32(of_codes, codes, one);
+        products.swap(0, 1);
+        inputs.swap(0, 1);
+    }
+    let [products, inputs] = [products, inputs].map(|[a, b]| _mm512_add_epi32(a, b));
+    (_mm512_movepi8_mask(all) == 0).then_some([products, inputs, of_codes])
+}
