@@ -76,16 +76,24 @@ impl<T: Float> Product<'_, T> {
         let x = Sorted::integers(form, &x, step);
         let of_inputs: Vec<i32> = codes.chunks(step).map(|codes| self.of_input(0, codes)).collect();
         let (offset, scale) = (128 - self.grids.zero(0), self.grids.scale(0));
+        let middle = i32::from(decoder.grids(0).middle);
         let mut out = zeros::<T>(self.m, 1)?;
         let height = self.height(1, MIN_PARALLEL / 4);
+        let centred: Vec<i32> = of_inputs.iter().map(|of_input| middle * of_input).collect();
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            let mut sums = vec![0; of_inputs.len()];
+            let (mut sums, mut less) = (vec![0; of_inputs.len()], centred.clone());
             for (row, out) in (i * height..).zip(out) {
                 products::nibbles(form, &w[row * k / 2..][..k / 2], &x, step, offset, &mut sums);
-                let grids = decoder.grids(row);
+                let Grids { scales, zeros, .. } = decoder.grids(row);
                 let total = form.run(
                     #[inline(always)]
-                    || scaled(grids, &mut sums, &of_inputs),
+                    || {
+                        let zeros = zeros.unwrap_or_default().iter().zip(&of_inputs);
+                        less.iter_mut().zip(zeros).for_each(|(less, (zero, of_input))| {
+                            *less = i32::from(*zero) * of_input;
+                        });
+                        scaled(scales, &sums, &less)
+                    },
                 );
                 *out = T::narrow(total * scale);
             }
@@ -99,31 +107,20 @@ fn cut(first: usize, end: usize) -> impl Iterator<Item = Range<usize>> {
     (first..end).step_by(EXACT).map(move |first| first..end.min(first + EXACT))
 }
 
-/// `sum of scale * (sum - zero * of_input)` over the steps of a row. Overwrites the sums.
+/// `sum of scale * (sum - less)` over the steps of a row.
 #[inline(always)]
-fn scaled<T: Float>(
-    Grids { scales, zeros, middle }: Grids<'_, T>,
-    sums: &mut [i32],
-    of_inputs: &[i32],
-) -> f64 {
+fn scaled<T: Float>(scales: &[T], sums: &[i32], less: &[i32]) -> f64 {
     const SIDE: usize = 16;
-    let sums_and_inputs = sums.iter_mut().zip(of_inputs);
-    match zeros {
-        None => sums_and_inputs.for_each(|(sum, of_input)| *sum -= i32::from(middle) * of_input),
-        Some(zeros) => {
-            sums_and_inputs
-                .zip(zeros)
-                .for_each(|((sum, of_input), zero)| *sum -= i32::from(*zero) * of_input);
-        }
-    }
     // Side by side: a sum must wait for the one before it.
     let mut total = [0.0; SIDE];
-    let ((scales, more), (sums, more_sums)) = (scales.as_chunks::<SIDE>(), sums.as_chunks::<SIDE>());
-    for (scales, sums) in scales.iter().zip(sums) {
+    let ((sums, more), (less, more_less)) = (sums.as_chunks::<SIDE>(), less.as_chunks::<SIDE>());
+    let (scales, more_scales) = scales.as_chunks::<SIDE>();
+    for ((scales, sums), less) in scales.iter().zip(sums).zip(less) {
         for i in 0..SIDE {
-            total[i] += scales[i].widen() * f64::from(sums[i]);
+            total[i] += scales[i].widen() * f64::from(sums[i] - less[i]);
         }
     }
-    let rest: f64 = more.iter().zip(more_sums).map(|(scale, sum)| scale.widen() * f64::from(*sum)).sum();
+    let more = more.iter().zip(more_less).map(|(sum, less)| f64::from(sum - less));
+    let rest: f64 = more.zip(more_scales).map(|(sum, scale)| scale.widen() * sum).sum();
     total.iter().sum::<f64>() + rest
 }
