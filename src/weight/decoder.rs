@@ -6,7 +6,7 @@ use super::{Affine, Leaf};
 use crate::kernels::cpu::fast;
 use crate::kernels::products::Grids;
 use crate::kernels::quantize::pack;
-use crate::kernels::sparse::{Bits, expand_bytes};
+use crate::kernels::sparse::expand_bytes;
 use crate::{Fault, Float};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -58,6 +58,11 @@ impl<'a, T: Float> Decoder<'a, T> {
     /// Scale and zero point of a row's [`step`](Self::step) of columns, by its number.
     pub fn grid(&self, row: usize, step: usize) -> (T, u8) {
         self.block(row * self.per_row + step)
+    }
+
+    /// The scales and zero points of the first steps of some rows.
+    pub fn first_grids(&self, rows: Range<usize>) -> (Vec<T>, Vec<u8>) {
+        rows.map(|row| self.grid(row, 0)).unzip()
     }
 
     /// All of a row.
@@ -118,8 +123,7 @@ impl<'a, T: Float> Decoder<'a, T> {
     /// Some of them, from `start` on, with one `zero`.
     fn spread(&self, start: usize, mask: &Mask, zero: u8, out: &mut [u8]) {
         let place = |start: usize, kept: &[u8], out: &mut [u8]| {
-            let bits = Bits { words: mask.words(0..mask.len()), start, cols: out.len() };
-            expand_bytes(bits, kept, zero, out);
+            expand_bytes(mask.bits(start..start + out.len()), kept, zero, out);
         };
         if self.bits == 8 {
             return place(start, &self.packed[mask.rank(start)..], out);

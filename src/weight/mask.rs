@@ -106,9 +106,9 @@ impl Mask {
         if (*known_cols, *known_stride) == (cols, stride) { form.clone() } else { make() }
     }
 
-    /// The bits of a row of `cols` entries in some columns.
-    pub fn bits(&self, row: usize, cols: usize, columns: Range<usize>) -> Bits<'_> {
-        Bits { words: &self.words, start: row * cols + columns.start, cols: columns.len() }
+    /// The bits of some entries, as those of a row.
+    pub fn bits(&self, range: Range<usize>) -> Bits<'_> {
+        Bits { words: &self.words, start: range.start, cols: range.len() }
     }
 
     /// Where the kept entries of rows of `cols` are; `None` where a product is not faster by it.
@@ -120,7 +120,7 @@ impl Mask {
             // Not while others wait for it: a thread that shares the search out may begin another product of this weight
             // meanwhile. If several come first, each searches, and one is kept.
             let starts = (0..=self.len / cols).map(|row| self.rank(row * cols)).collect();
-            let found = Offsets::new(cols, starts, |row| self.bits(row, cols, 0..cols));
+            let found = Offsets::new(cols, starts, |row| self.bits(row * cols..(row + 1) * cols));
             self.offsets.get_or_init(|| (cols, found))
         });
         offsets.as_ref().filter(|_| *known == cols)

@@ -274,8 +274,8 @@ impl<T: Float> Weight<T> {
     }
 
     /// Bytes of memory that it occupies now. Values that are still in a file occupy none. Where no more than a fifth of a
-    /// leaf is kept, its first product adds a byte for each kept entry, and for each row 8 bytes and one for each 256
-    /// columns: it and later ones are faster by them.
+    /// leaf is kept, its first product may add a byte for each kept entry, and for each row 8 bytes and two for each 512
+    /// columns begun: it and later ones are faster by them.
     pub fn resident_bytes(&self) -> usize {
         self.leaves().iter().map(|l| l.resident_bytes()).sum()
     }
@@ -311,7 +311,8 @@ impl<T: Float> Weight<T> {
     /// `x [n, in]` times the transposed weight: `[n, out]`, computed from the compressed form.
     ///
     /// Equals the product with [`to_dense`](Self::to_dense) up to rounding; a factored weight runs as two
-    /// products.
+    /// products. The last bits of a pruned weight's product may differ between a weight in a file and the same one
+    /// [loaded](Self::load).
     ///
     /// # Errors
     /// [`Error::Shape`] when `x` is not `[n, in]`; [`Error::Weight`] when its file cannot be read.

@@ -5,7 +5,8 @@
 //! blocks of rows (of inputs, where these are more), so results do not depend on the number of threads.
 //!
 //! A sum of `k` products of floats is within `(k + 4) * eps * sum |w x|` of the exact one, `eps` half the
-//! distance from 1 to the next number.
+//! distance from 1 to the next number. A pruned weight whose mask is still in a file may add up in another order than
+//! when it is loaded.
 
 use super::codebook::{Lookup, kept_range};
 use super::decoder::Decoder;
@@ -16,7 +17,7 @@ use super::{Activations, Leaf, Node, Weight, zeros};
 use crate::kernels::by_columns::by_columns;
 use crate::kernels::gemm::{Along, Prepared};
 use crate::kernels::products::{Decode, HEIGHT, Panels, Rows, Source, TOGETHER};
-use crate::kernels::sparse::{Bits, WORD};
+use crate::kernels::sparse::WORD;
 use crate::{Fault, Float, parallel};
 use std::borrow::Cow;
 use std::ops::Range;
@@ -223,8 +224,7 @@ impl<'a, T: Float> Kept<'a, T> {
     fn spread(&self, range: Range<usize>, mask: Option<&Mask>, to: &mut [T]) {
         let Some(mask) = mask else { return self.values(range, None, to) };
         let mut buffer = Vec::new();
-        let bits = Bits { words: mask.words(0..mask.len()), start: range.start, cols: to.len() };
-        T::expand(bits, self.read(range, mask, &mut buffer), to);
+        T::expand(mask.bits(range.clone()), self.read(range, mask, &mut buffer), to);
     }
 
     /// The codes of all kept entries, where they are bytes, and each row of `k` entries has one scale.

@@ -1,16 +1,20 @@
 //! Products with the kept entries of a pruned weight alone.
 
+use super::codebook::kept_range;
 use super::mask::Mask;
 use super::product::{Kept, by_rows, height};
 use super::zeros;
 use crate::kernels::memory;
 use crate::kernels::products::HEIGHT;
-use crate::kernels::sparse::{self, Beside, Dots, Offsets, WORD, followed};
+use crate::kernels::sparse::{self, Beside, Dots, Offsets, WORD};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
 /// Bytes of inputs that kept entries meet at a time: they stay in a near cache.
 const NEAR: usize = 1 << 18;
+
+/// Rows that are decoded at a time.
+const DECODED: usize = 4;
 
 /// `x w^T` for one input `x [k]` and a weight of `m` rows.
 pub(super) fn with_one<T: Float>(
@@ -24,15 +28,15 @@ pub(super) fn with_one<T: Float>(
     if let Some(offsets) = mask.offsets(k) {
         let dots = Dots::new(offsets, x);
         parallel::for_each_chunk(&mut out, height, |i, out| {
-            sums(kept, mask, &dots, (i * height, k), out);
+            sums(kept, (mask, offsets), &dots, (i * height, k), out);
         });
         return Ok(out);
     }
     parallel::for_each_chunk(&mut out, height, |i, out| {
         let mut buffer = Vec::new();
         for (row, out) in (i * height..).zip(out) {
-            let bits = mask.bits(row, k, 0..k);
             let range = row * k..(row + 1) * k;
+            let bits = mask.bits(range.clone());
             let of_codes = kept.whole_bytes(k).and_then(|(codes, decoder)| {
                 let codes = codes.get(mask.rank(range.start)..)?;
                 T::dot_codes(bits, codes, decoder.grid(row, 0), x)
@@ -46,56 +50,54 @@ pub(super) fn with_one<T: Float>(
 /// The same of the rows from `first` on, by the places of their kept entries.
 fn sums<T: Float>(
     kept: &Kept<'_, T>,
-    mask: &Mask,
+    (mask, offsets): (&Mask, &Offsets),
     dots: &Dots<'_, T>,
     (first, k): (usize, usize),
     out: &mut [T],
 ) {
+    let rows = first..first + out.len();
+    if let Kept::Values(values) = kept {
+        return offsets.for_each_part(rows, values, |rows, values| {
+            dots.sums(rows.start, values, &mut out[rows.start - first..rows.end - first]);
+        });
+    }
+    let mut codes_met = false;
     if let Some((codes, decoder)) = kept.whole_bytes(k) {
-        let grids = (first..).take(out.len()).map(|row| decoder.grid(row, 0));
-        let (scales, zeros): (Vec<T>, Vec<u8>) = grids.unzip();
-        let mut buffer = Vec::new();
-        let codes = followed(codes, ranks(mask, (first, k), out.len()), &mut buffer);
-        if dots.sums_of_codes(first, codes, &zeros, out) {
-            for (row, (sum, scale)) in (first..).zip(out.iter_mut().zip(scales)) {
-                *sum *= scale;
-                if !sum.is_finite() {
-                    // It may have been too large only before it was scaled.
-                    sums_of_values(kept, mask, dots, (row, k), std::slice::from_mut(sum));
-                }
-            }
-            return;
+        let (scales, zeros) = decoder.first_grids(rows.clone());
+        codes_met = true;
+        offsets.for_each_part(rows, codes, |rows, codes| {
+            let own = rows.start - first..rows.end - first;
+            codes_met &= dots.sums_of_codes(rows.start, codes, &zeros[own.clone()], &mut out[own]);
+        });
+        out.iter_mut().zip(scales).for_each(|(sum, scale)| *sum *= scale);
+    }
+    let mut buffer = Vec::new();
+    let together = if codes_met { 1 } else { DECODED };
+    for (i, out) in out.chunks_mut(together).enumerate() {
+        // Of codes, a sum may have been too large only before it was scaled.
+        if !codes_met || !out[0].is_finite() {
+            let rows = first + i * together..first + i * together + out.len();
+            dots.sums(rows.start, decoded(kept, mask, (rows, k), &mut buffer), out);
         }
     }
-    sums_of_values(kept, mask, dots, (first, k), out);
 }
 
-/// The same of the values themselves.
-fn sums_of_values<T: Float>(
+/// The kept values of some rows, and [`WORD`] more.
+fn decoded<'b, T: Float>(
     kept: &Kept<'_, T>,
     mask: &Mask,
-    dots: &Dots<'_, T>,
-    (first, k): (usize, usize),
-    out: &mut [T],
-) {
-    let ranks = ranks(mask, (first, k), out.len());
-    let mut buffer = Vec::new();
-    if let Kept::Values(values) = kept {
-        return dots.sums(first, followed(values, ranks, &mut buffer), out);
-    }
-    buffer.resize(ranks.len() + WORD, T::zero());
-    let mut rest = &mut buffer[..];
-    for row in (first..).take(out.len()) {
+    (rows, k): (Range<usize>, usize),
+    buffer: &'b mut Vec<T>,
+) -> &'b [T] {
+    buffer.resize(kept_range(&(rows.start * k..rows.end * k), Some(mask)).len() + WORD, T::zero());
+    let mut end = 0;
+    for row in rows {
         let range = row * k..(row + 1) * k;
-        let own = mask.rank(range.end) - mask.rank(range.start);
-        rest.split_off_mut(..own).into_iter().for_each(|to| kept.values(range.clone(), Some(mask), to));
+        let to = end..end + kept_range(&range, Some(mask)).len();
+        end = to.end;
+        kept.values(range, Some(mask), &mut buffer[to]);
     }
-    dots.sums(first, &buffer, out);
-}
-
-/// Where the kept entries of some rows of `k` entries are, among all kept ones.
-fn ranks(mask: &Mask, (first, k): (usize, usize), rows: usize) -> Range<usize> {
-    mask.rank(first * k)..mask.rank((first + rows) * k)
+    buffer
 }
 
 /// `x w^T` for several inputs `x [n, k]`.
@@ -154,7 +156,7 @@ fn some_rows<T: Float, const L: usize>(
             let (start, to) = (mask.rank(row * k + first), &mut places[end..]);
             let found = match offsets {
                 Some(offsets) => offsets.places(row, first..last, start, to),
-                None => sparse::places(mask.bits(row, k, first..last), to),
+                None => sparse::places(mask.bits(row * k + first..row * k + last), to),
             };
             rows.push((end..end + found, start));
             end += found;
@@ -215,7 +217,9 @@ mod tests {
         // A row that stays small, one that is too large, and one that is too large by its codes alone.
         let sizes = [1e-30_f32, 1e3, 1e-2];
         let values = (0..3 * COLS).map(|i| if i % 16 == 3 { sizes[i / COLS] } else { 0.0 }).collect();
-        let pruned = MagnitudePruner::threshold(0.0).apply(Tensor::new(&[3, COLS], values).unwrap()).unwrap();
+        let pruned =
+            MagnitudePruner::threshold(1e-37).apply(Tensor::new(&[3, COLS], values).unwrap()).unwrap();
+        assert!(pruned.sparsity() > 0.9);
         let weight = AffineQuantizer::bits(8).per_channel().apply(pruned).unwrap();
         let y = weight.matmul(&Tensor::new(&[1, COLS], vec![1e38; COLS]).unwrap()).unwrap();
         let kept = |row: usize| (row * COLS..(row + 1) * COLS).filter(|i| i % 16 == 3).count() as f32;

@@ -231,6 +231,50 @@ fn products_of_many_rows_columns_and_inputs() {
     products_in_forms::<f64>();
 }
 
+/// Rows whose columns are more than 16 bits tell apart.
+#[test]
+fn products_of_long_rows_of_which_few_are_kept() {
+    fn product<T: Float>(n: usize) {
+        let (m, k) = (2, 70_001);
+        let weight = MagnitudePruner::sparsity(0.95).apply(Weight::from(input::<T>(m, k, 3, 1.0))).unwrap();
+        let dense: Vec<f64> = weight.to_dense().unwrap().iter().map(|x| x.widen()).collect();
+        let x = input::<T>(n, k, 7, 2.0);
+        let y = weight.matmul(&x).unwrap();
+        for (y, (exact, all)) in y.iter().zip(reference(&x, &dense, n, m, k)) {
+            let allowed = (k + 4) as f64 * T::epsilon().widen() / 2.0 * all;
+            assert!((y.widen() - exact).abs() <= allowed, "{n}: {y} {exact}");
+        }
+    }
+    for n in [1, 3] {
+        product::<f32>(n);
+        product::<f64>(n);
+    }
+}
+
+#[test]
+fn the_first_product_finds_kept_entries_for_later_ones() {
+    let dense = Weight::from(input::<f32>(40, 300, 3, 1.0));
+    let weight = MagnitudePruner::sparsity(0.9).apply(dense).unwrap();
+    let x = input::<f32>(1, 300, 7, 1.0);
+    let before = weight.resident_bytes();
+    let first = weight.matmul(&x).unwrap();
+    let after = weight.resident_bytes();
+    assert!(after >= before + weight.leaves()[0].kept(), "{before} {after}");
+    assert_eq!(weight.matmul(&x).unwrap(), first);
+    assert_eq!(weight.resident_bytes(), after);
+    // A weight in a file keeps nothing.
+    let stored = Model::<f32>::from_bytes_as(Model::from(weight).to_bytes().unwrap()).unwrap();
+    let stored = stored.weight("weight").unwrap();
+    let before = stored.resident_bytes();
+    let y = stored.matmul(&x).unwrap();
+    assert_eq!(stored.resident_bytes(), before);
+    assert!(y.iter().zip(first.iter()).all(|(a, b)| (a - b).abs() < 1e-4));
+    // Loaded, it finds them as before.
+    let loaded = stored.load().unwrap();
+    assert_eq!(loaded.matmul(&x).unwrap(), first);
+    assert!(loaded.resident_bytes() >= loaded.leaves()[0].kept() * 5);
+}
+
 #[test]
 fn long_integer_sums_do_not_overflow() {
     let k = 300_000;

@@ -18,7 +18,7 @@ mod vbmi2;
 pub use dot::ByteDots;
 pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
-pub use offsets::{BLOCK, Bytes, Dots, Offsets, RowsOf, TOGETHER, followed};
+pub use offsets::{BLOCK, Bytes, Dots, Offsets, RowsOf, TOGETHER};
 
 use super::memory::Aligned;
 

@@ -38,14 +38,17 @@ pub struct Offsets {
 }
 
 impl Offsets {
-    /// Of rows of `cols` entries before which `starts` are kept, and one more at the end. `None` where a block keeps all
-    /// of its entries, and where there is not so much memory.
+    /// Of rows of `cols` entries before which `starts` are kept, from 0 on, and one more at the end. `None` where a block
+    /// keeps all of its entries, rows keep something else than that, or there is not so much memory.
     pub fn new<'a>(
         cols: usize,
         starts: Vec<usize>,
         bits: impl Fn(usize) -> Bits<'a> + Sync + Send,
     ) -> Option<Self> {
         let (rows, blocks) = (starts.len().checked_sub(1)?, 2 * cols.div_ceil(2 * BLOCK));
+        if starts[0] != 0 {
+            return None;
+        }
         let mut offsets = zeroed(starts[rows].checked_add(WORD)?)?;
         let mut counts = zeroed(rows.checked_mul(blocks)?)?;
         let mut pieces = Vec::with_capacity(rows.div_ceil(PIECE));
@@ -82,6 +85,29 @@ impl Offsets {
         places(&self.counts[row * self.blocks..][blocks], &self.offsets[rank..], out)
     }
 
+    /// `f(rows, values)` for parts of some rows, of which `all` holds the kept values: theirs, and [`WORD`] more of any
+    /// kind. The last rows of a weight, after which there are not so many, are copied.
+    pub fn for_each_part<V: Copy + Default>(
+        &self,
+        rows: Range<usize>,
+        all: &[V],
+        mut f: impl FnMut(Range<usize>, &[V]),
+    ) {
+        let starts = &self.starts[rows.start..=rows.end];
+        let followed = starts.partition_point(|start| start + WORD <= all.len()).saturating_sub(1);
+        let middle = rows.start + followed;
+        if followed > 0 {
+            f(rows.start..middle, &all[starts[0]..starts[followed] + WORD]);
+        }
+        if middle < rows.end {
+            let own = &all[starts[followed]..starts[rows.len()]];
+            let mut buffer = Vec::with_capacity(own.len() + WORD);
+            buffer.extend_from_slice(own);
+            buffer.resize(own.len() + WORD, V::default());
+            f(middle..rows.end, &buffer);
+        }
+    }
+
     /// `rows` of them, from `first` on.
     pub(super) fn rows(&self, first: usize, rows: usize) -> RowsOf<'_> {
         let starts = &self.starts[first..=first + rows];
@@ -112,16 +138,17 @@ impl Offsets {
     }
 }
 
-/// Some rows of [`Offsets`].
+/// Some rows of [`Offsets`], which alone make it: the counts of a row add up to what its `starts` say, and no offset is
+/// missing.
 #[derive(Clone, Copy)]
 pub struct RowsOf<'a> {
     /// [`WORD`] more than these rows keep.
-    pub offsets: &'a [u8],
+    pub(super) offsets: &'a [u8],
     /// `blocks` for each row. All of a row together are the difference of its `starts`.
-    pub counts: &'a [u8],
+    pub(super) counts: &'a [u8],
     /// Of each row, and the end of the last: how far apart they are is what counts.
-    pub starts: &'a [usize],
-    pub blocks: usize,
+    pub(super) starts: &'a [usize],
+    pub(super) blocks: usize,
 }
 
 impl<'a> RowsOf<'a> {
@@ -134,15 +161,15 @@ impl<'a> RowsOf<'a> {
     /// Of `R` rows from `first` on: where their entries begin, and how many there are in each block.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    pub fn some<const R: usize>(self, first: usize) -> ([usize; R], [&'a [u8]; R]) {
+    pub(super) fn some<const R: usize>(self, first: usize) -> ([usize; R], [&'a [u8]; R]) {
         (
             std::array::from_fn(|r| self.starts[first + r] - self.starts[0]),
             std::array::from_fn(|r| &self.counts[(first + r) * self.blocks..][..self.blocks]),
         )
     }
 
-    /// `f(row, first, places, kept)` for parts of rows: the places from column `first` on of some kept entries.
-    fn for_each_part(self, mut f: impl FnMut(usize, usize, &[u16], Range<usize>)) {
+    /// `f(row, first, places, kept)` for stretches of rows: the places from column `first` on of some kept entries.
+    fn for_each_stretch(self, mut f: impl FnMut(usize, usize, &[u16], Range<usize>)) {
         const BLOCKS: usize = LONGEST / BLOCK;
         let mut at = 0;
         with_room(places_room(self.blocks.min(BLOCKS) * BLOCK), |room| {
@@ -164,7 +191,7 @@ impl<'a> RowsOf<'a> {
         out: &mut [i32],
     ) {
         out.fill(0);
-        self.for_each_part(|row, first, places, kept| {
+        self.for_each_stretch(|row, first, places, kept| {
             let (zero, codes, x) = (i32::from(zeros[row]), &codes[kept], &x[first..]);
             out[row] += fast(
                 #[inline(always)]
@@ -250,15 +277,6 @@ pub(super) fn plain_find(bits: Bits<'_>, out: &mut [u8], counts: &mut [u8]) -> O
     out.next().is_none().then_some(())
 }
 
-/// The values in `range`, and [`WORD`] more of any kind: in `buffer` where there are not so many.
-pub fn followed<'a, V: Copy + Default>(all: &'a [V], range: Range<usize>, buffer: &'a mut Vec<V>) -> &'a [V] {
-    all.get(range.start..range.end + WORD).unwrap_or_else(|| {
-        buffer.extend_from_slice(&all[range]);
-        buffer.resize(buffer.len() + WORD, V::default());
-        buffer
-    })
-}
-
 /// An input of bytes, followed by zeros: in whole pairs of blocks.
 pub struct Bytes(Aligned<i8>);
 
@@ -304,7 +322,7 @@ impl<'a, T: Sparse + Float + NumAssign> Dots<'a, T> {
     /// The portable form of [`sums`](Self::sums).
     pub(super) fn plain_sums(&self, rows: RowsOf<'_>, kept: &[T], out: &mut [T]) {
         out.fill(T::zero());
-        rows.for_each_part(|row, first, places, range| {
+        rows.for_each_stretch(|row, first, places, range| {
             let (kept, x) = (&kept[range], &self.x[first..]);
             out[row] += if has_fused() {
                 fast(

@@ -152,6 +152,7 @@ fn an_input_that_is_not_finite_does_not_meet_pruned_entries() {
     let mut sums = [0.0; 1];
     Dots::new(&offsets, &x).sums(0, &[2.0; 100], &mut sums);
     assert_eq!(sums, [12.0]);
+    sums = [0.0];
     assert!(!Dots::new(&offsets, &x).sums_of_codes(0, &[5; 100], &[3], &mut sums) || sums == [12.0]);
     assert_eq!(f32::dot_codes(bits, &[5; 100], (2.0, 4), &x).unwrap_or(12.0), 12.0);
     // Too large before it is scaled.
@@ -177,6 +178,11 @@ impl Matrix {
     fn offsets(&self) -> Option<Offsets> {
         Offsets::new(self.cols, self.starts.clone(), |row| self.bits(row))
     }
+}
+
+/// Values, and [`WORD`] more.
+fn followed<V: Copy + Default>(values: &[V]) -> Vec<V> {
+    [values, &[V::default(); WORD]].concat()
 }
 
 /// Up to 9 rows, each of its own share of 20 that is kept, up to 19 of them.
@@ -233,11 +239,16 @@ proptest! {
             }).sum()
         };
         let wanted: Vec<i32> = (first..rows).map(row_sum).collect();
-        let (mut buffer, mut sums) = (Vec::new(), vec![7; rows - first]);
-        let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
-        let (bytes, some) = (Bytes::new(x.into_iter()), (some, &zeros[first..]));
-        offsets.sums_of_bytes(first, some, (&bytes, offset), &mut sums);
+        let mut sums = vec![7; rows - first];
+        let bytes = Bytes::new(x.into_iter());
+        offsets.for_each_part(first..rows, &codes, |part, codes| {
+            let own = part.start - first..part.end - first;
+            assert_eq!(codes.len(), matrix.starts[part.end] - matrix.starts[part.start] + WORD);
+            offsets.sums_of_bytes(part.start, (codes, &zeros[part]), (&bytes, offset), &mut sums[own]);
+        });
         prop_assert_eq!(&sums, &wanted);
+        let some = followed(&codes[matrix.starts[first]..all]);
+        let some = (&some[..], &zeros[first..]);
         offsets.rows(first, rows - first).sums_of_bytes(some, (bytes.get(), offset), &mut sums);
         prop_assert_eq!(&sums, &wanted);
         // Sums of small whole numbers: exact. An input that is not finite meets no pruned entry.
@@ -250,8 +261,8 @@ proptest! {
             matrix.columns[row].iter().zip(matrix.starts[row]..).map(|(column, i)| number(i) * x[*column]).sum()
         };
         let wanted: Vec<f32> = (first..rows).map(|row| exact(row, &|i| kept[i])).collect();
-        let (mut buffer, mut sums) = (Vec::new(), vec![7.0; rows - first]);
-        let some = followed(&kept, matrix.starts[first]..all, &mut buffer);
+        let mut sums = vec![7.0; rows - first];
+        let some = &followed(&kept[matrix.starts[first]..all])[..];
         let dots = Dots::new(&offsets, &x);
         dots.sums(first, some, &mut sums);
         prop_assert_eq!(&sums, &wanted);
@@ -267,9 +278,8 @@ proptest! {
         let wanted: Vec<f32> = (first..rows)
             .map(|row| exact(row, &|i| f32::from(codes[i]) - f32::from(zeros[row])))
             .collect();
-        let mut buffer = Vec::new();
-        let some = followed(&codes, matrix.starts[first]..all, &mut buffer);
-        if dots.sums_of_codes(first, some, &zeros[first..], &mut sums) {
+        let some = followed(&codes[matrix.starts[first]..all]);
+        if dots.sums_of_codes(first, &some, &zeros[first..], &mut sums) {
             // A code that is its zero point makes NaN of infinity in both.
             let same = |(a, b): (&f32, &f32)| a == b || a.is_nan() && b.is_nan();
             prop_assert!(sums.iter().zip(&wanted).all(same), "{:?} {:?}", sums, wanted);
@@ -324,6 +334,7 @@ fn a_block_that_keeps_everything_has_no_offsets() {
         assert!(Offsets::new(255, vec![0, end], bits).is_none());
         assert!(plain_find(bits(0), &mut vec![0; end], &mut [0; 1]).is_none());
     }
+    assert!(Offsets::new(255, vec![1, 256], |_| Bits { words: &words, start: 0, cols: 255 }).is_none());
     assert!(Offsets::new(255, vec![0, 255], |_| Bits { words: &words, start: 0, cols: 255 }).is_some());
 }
 

@@ -88,7 +88,7 @@ pub(super) fn sums_of_bytes(
     let x = x.as_chunks::<BLOCK>().0;
     assert!(x.len() == rows.blocks && codes.len() >= rows.offsets.len());
     let (weight, input) = ((codes, zeros), (x, offset));
-    // SAFETY: a `Vbmi2` and a `Vnni` exist, so the CPU has the instructions.
+    // SAFETY: a `Vbmi2` and a `Vnni` exist, so the CPU has the instructions; there are as many codes as offsets.
     unsafe {
         if 2 * rows.kept() <= rows.counts.len() * USUAL {
             some_rows!(out, BYTE_ROWS, |first| bytes::<_, true>(rows, first, weight, input));
@@ -98,8 +98,10 @@ pub(super) fn sums_of_bytes(
     }
 }
 
+/// # Safety
+/// There must be as many codes as `rows` has offsets.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni,bmi2")]
-fn bytes<const R: usize, const PAIRS: bool>(
+unsafe fn bytes<const R: usize, const PAIRS: bool>(
     rows: RowsOf<'_>,
     first: usize,
     (codes, zeros): (&[u8], &[u8]),
@@ -112,7 +114,8 @@ fn bytes<const R: usize, const PAIRS: bool>(
         let (x, y) = (vectors(x), vectors(y));
         for r in 0..R {
             let (one, other) = (usize::from(counts[r][2 * pair]), usize::from(counts[r][2 * pair + 1]));
-            // SAFETY: no more entries than the rows keep come before, and there are 64 bytes more than that.
+            // SAFETY: no more entries than the rows keep come before, as their counts add up to their starts, and there are
+            // 64 bytes more than that: the caller says so of codes.
             unsafe {
                 if PAIRS && one + other <= WORD {
                     let next = Next::new(rows, codes, at[r]);
@@ -228,7 +231,7 @@ pub(super) fn planes(_: Vbmi2, x: &[f32]) -> Aligned<u8> {
 pub(super) fn sums(_: Vbmi2, rows: RowsOf<'_>, kept: &[f32], planes: &[u8], out: &mut [f32]) {
     assert!(kept.len() >= rows.offsets.len());
     let x = blocks(rows, planes);
-    // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
+    // SAFETY: a `Vbmi2` exists, so the CPU has the instructions; there are as many of them as offsets.
     unsafe { some_rows!(out, FLOAT_ROWS, |first| of_floats(rows, first, kept, x)) }
 }
 
@@ -242,7 +245,7 @@ pub(super) fn sums_of_codes(
 ) {
     assert!(codes.len() >= rows.offsets.len());
     let x = blocks(rows, planes);
-    // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
+    // SAFETY: a `Vbmi2` exists, so the CPU has the instructions; there are as many of them as offsets.
     unsafe { some_rows!(out, FLOAT_ROWS, |first| of_codes(rows, first, (codes, zeros), x)) }
 }
 
@@ -255,17 +258,22 @@ fn blocks<'a>(rows: RowsOf<'_>, planes: &'a [u8]) -> &'a [Block] {
     blocks
 }
 
+/// # Safety
+/// As [`sum`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,bmi2")]
-fn of_floats<const R: usize>(rows: RowsOf<'_>, first: usize, kept: &[f32], x: &[Block]) -> [f32; R] {
+unsafe fn of_floats<const R: usize>(rows: RowsOf<'_>, first: usize, kept: &[f32], x: &[Block]) -> [f32; R] {
     let numbers = |kept: &[f32; LANES], _| {
         // SAFETY: the array holds the 64 bytes that are read; the load takes any alignment.
         unsafe { _mm512_loadu_ps(kept.as_ptr()) }
     };
-    sum(rows, first, kept, x, numbers)
+    // SAFETY: as the caller says.
+    unsafe { sum(rows, first, kept, x, numbers) }
 }
 
+/// # Safety
+/// As [`sum`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,bmi2")]
-fn of_codes<const R: usize>(
+unsafe fn of_codes<const R: usize>(
     rows: RowsOf<'_>,
     first: usize,
     (codes, zeros): (&[u8], &[u8]),
@@ -280,13 +288,17 @@ fn of_codes<const R: usize>(
         let codes = unsafe { _mm_loadu_si128(codes.as_ptr().cast()) };
         _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), vectors[r]))
     };
-    sum(rows, first, codes, x, numbers)
+    // SAFETY: as the caller says.
+    unsafe { sum(rows, first, codes, x, numbers) }
 }
 
 /// The sums of what stands for kept entries, a row's `numbers` of 16 at a time, with the input at their places.
+///
+/// # Safety
+/// There must be as many of these as `rows` has offsets.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,bmi2")]
-fn sum<T, const R: usize>(
+unsafe fn sum<T, const R: usize>(
     rows: RowsOf<'_>,
     first: usize,
     kept: &[T],
@@ -303,7 +315,8 @@ fn sum<T, const R: usize>(
         for r in 0..R {
             let mut left = usize::from(counts[r][block]);
             loop {
-                // SAFETY: no more entries than the rows keep come before, and there are 64 more than that.
+                // SAFETY: no more entries than the rows keep come before, as their counts add up to their starts, and
+                // there are 64 more than that: the caller says so of values.
                 let (offsets, values): (&[u8; WORD], &[[T; LANES]; WORD / LANES]) =
                     unsafe { (&*rows.offsets.as_ptr().add(at[r]).cast(), &*kept.as_ptr().add(at[r]).cast()) };
                 fetch(offsets);

@@ -4,7 +4,7 @@
 use super::super::zeros;
 use super::{FLIP, MIN_PARALLEL, Mask, Product};
 use crate::kernels::products::EXACT;
-use crate::kernels::sparse::{ByteDots, Bytes, Offsets, TOGETHER, followed};
+use crate::kernels::sparse::{ByteDots, Bytes, Offsets, TOGETHER};
 use crate::{Fault, Float, parallel};
 use std::ops::Range;
 
@@ -17,28 +17,29 @@ impl<T: Float> Product<'_, T> {
             return Ok(None);
         }
         match (mask.offsets(self.k), ByteDots::new()) {
-            (Some(offsets), _) => self.by_offsets(offsets, mask, kept).map(Some),
+            (Some(offsets), _) => self.by_offsets(offsets, kept).map(Some),
             (None, Some(dots)) => self.by_words(dots, mask, kept).map(Some),
             (None, None) => Ok(None),
         }
     }
 
-    fn by_offsets(&self, offsets: &Offsets, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
-        let (k, x, offset) = (self.k, self.input(), self.offset());
-        self.each(|rows, zeros, sums| {
-            let mut buffer = Vec::new();
-            let ranks = mask.rank(rows.start * k)..mask.rank(rows.end * k);
-            let codes = followed(kept, ranks, &mut buffer);
-            offsets.sums_of_bytes(rows.start, (codes, zeros), (&x, offset), sums);
+    fn by_offsets(&self, offsets: &Offsets, kept: &[u8]) -> Result<Vec<T>, Fault> {
+        let (x, offset) = (self.input(), self.offset());
+        self.each(MIN_PARALLEL / 4, |rows, zeros, sums| {
+            let first = rows.start;
+            offsets.for_each_part(rows, kept, |rows, codes| {
+                let own = rows.start - first..rows.end - first;
+                offsets.sums_of_bytes(rows.start, (codes, &zeros[own.clone()]), (&x, offset), &mut sums[own]);
+            });
         })
     }
 
     fn by_words(&self, dots: ByteDots, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
         let (k, x, offset) = (self.k, self.input(), self.offset());
-        self.each(|rows, zeros, sums| {
+        self.each(MIN_PARALLEL / 16, |rows, zeros, sums| {
             for ((row, zero), sum) in rows.zip(zeros).zip(sums) {
                 let kept = &kept[mask.rank(row * k)..];
-                *sum = dots.sum(mask.bits(row, k, 0..k), kept, (*zero, offset), &x);
+                *sum = dots.sum(mask.bits(row * k..(row + 1) * k), kept, (*zero, offset), &x);
             }
         })
     }
@@ -55,14 +56,17 @@ impl<T: Float> Product<'_, T> {
         i32::from(FLIP) - self.grids.zero(0)
     }
 
-    /// The product from the sums of rows, which `f(rows, their zero points, sums)` finds for some at a time.
-    fn each(&self, f: impl Fn(Range<usize>, &[u8], &mut [i32]) + Sync + Send) -> Result<Vec<T>, Fault> {
+    /// The product from the sums of rows, which `f(rows, their zero points, sums)` finds for `work` entries at a time.
+    fn each(
+        &self,
+        work: usize,
+        f: impl Fn(Range<usize>, &[u8], &mut [i32]) + Sync + Send,
+    ) -> Result<Vec<T>, Fault> {
         let mut out = zeros::<T>(self.m, 1)?;
-        let height = self.height(TOGETHER, MIN_PARALLEL / 4);
+        let height = self.height(TOGETHER, work);
         parallel::for_each_chunk(&mut out, height, |i, out| {
             let rows = i * height..i * height + out.len();
-            let (scales, zeros): (Vec<T>, Vec<u8>) =
-                rows.clone().map(|row| self.decoder.grid(row, 0)).unzip();
+            let (scales, zeros) = self.decoder.first_grids(rows.clone());
             let mut sums = vec![0; out.len()];
             f(rows, &zeros, &mut sums);
             for ((out, scale), sum) in out.iter_mut().zip(scales).zip(sums) {
