@@ -208,6 +208,7 @@ mod tests {
             let (best, pairs) = (Sorted::floats(&floats, step, grids), Sorted::new(&floats, PAIRS));
             for row in 0..rows {
                 let w = &packed[row * cols / 2..][..cols / 2];
+                #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
                 let mut found = vec![nibbles_f32(w, grids, &best, step), plain_floats(w, grids, &pairs, step)];
                 #[cfg(target_arch = "x86_64")]
                 found.extend(Avx2::new().map(|cpu| {

@@ -133,6 +133,7 @@ impl Form {
     /// All that the CPU has.
     #[cfg(test)]
     pub fn all() -> Vec<Self> {
+        #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
         let mut forms = vec![Self::Plain];
         #[cfg(target_arch = "x86_64")]
         {

@@ -147,6 +147,7 @@ pub struct RowsOf<'a> {
     /// `blocks` for each row. All of a row together are the difference of its `starts`.
     pub(super) counts: &'a [u8],
     /// Of each row, and the end of the last: how far apart they are is what counts.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     pub(super) starts: &'a [usize],
     pub(super) blocks: usize,
 }

@@ -19,6 +19,7 @@ type Expand = fn(Bits<'_>, &[u8], u8, &mut [u8]);
 
 /// Of bytes, for each set of instructions that the CPU has.
 fn forms() -> Vec<Expand> {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
     let mut forms: Vec<Expand> = vec![expand_bytes, expand::plain];
     #[cfg(target_arch = "x86_64")]
     if Avx2::new().is_some() {
