@@ -43,34 +43,74 @@ pub(super) fn takes_floats(cols: usize, step: usize, grids: Grids<'_, f32>) -> b
 }
 
 /// See [`nibbles`](super::nibbles::nibbles).
-pub(super) fn nibbles(_: Vnni, w: &[Codes], x: &[[i8; COLUMNS]], step: usize, offset: i32, sums: &mut [i32]) {
+pub(super) fn nibbles(
+    cpu: Vnni,
+    w: &[Codes],
+    x: &[[i8; COLUMNS]],
+    step: usize,
+    offset: i32,
+    sums: &mut [i32],
+) {
+    if offset < 0 {
+        steps::<true>(cpu, w, x, step, offset, sums);
+    } else {
+        steps::<false>(cpu, w, x, step, offset, sums);
+    }
+}
+
+/// The same for offsets that are all `NEGATIVE`, or none of them.
+fn steps<const NEGATIVE: bool>(
+    _: Vnni,
+    w: &[Codes],
+    x: &[[i8; COLUMNS]],
+    step: usize,
+    offset: i32,
+    sums: &mut [i32],
+) {
     // SAFETY: a `Vnni` exists, so the CPU has the instructions.
     unsafe {
         match COLUMNS / step {
-            4 => nibble_steps::<4>(w, x, 1, offset, sums),
-            2 => nibble_steps::<2>(w, x, 1, offset, sums),
-            _ => nibble_steps::<1>(w, x, step / COLUMNS, offset, sums),
+            4 => nibble_steps::<4, 4, NEGATIVE>(w, x, 1, offset, sums),
+            2 => nibble_steps::<2, 8, NEGATIVE>(w, x, 1, offset, sums),
+            _ => nibble_steps::<1, LANES, NEGATIVE>(w, x, step / COLUMNS, offset, sums),
         }
     }
 }
 
-/// `PARTS` steps a vector, or `each` so many vectors a step.
+/// `PARTS` steps a vector, or `each` so many vectors a step; the sums of `VECTORS` steps, or of steps of as many vectors,
+/// fill a vector.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn nibble_steps<const PARTS: usize>(
-    w: &[Codes],
-    x: &[[i8; COLUMNS]],
+fn nibble_steps<const PARTS: usize, const VECTORS: usize, const NEGATIVE: bool>(
+    mut w: &[Codes],
+    mut x: &[[i8; COLUMNS]],
     each: usize,
     offset: i32,
-    sums: &mut [i32],
+    mut sums: &mut [i32],
 ) {
-    let offset = Offset::new(offset);
-    // So many steps that their sums fill a vector.
-    let together = LANES / PARTS * each;
+    const { assert!(PARTS * VECTORS == LANES) };
+    let (times, none) = (_mm512_set1_epi8(offset as i8), _mm512_setzero_si512());
+    if each == 1 {
+        let ((whole, w_left), (inputs, x_left)) = (w.as_chunks::<VECTORS>(), x.as_chunks::<VECTORS>());
+        let (whole_sums, sums_left) = sums.as_chunks_mut::<LANES>();
+        for ((w, x), sums) in whole.iter().zip(inputs).zip(whole_sums) {
+            // Without a loop they stay in registers: that takes about half the time.
+            macro_rules! all {
+                ($($i:literal)*) => {[$(
+                    if $i < VECTORS { add_products::<NEGATIVE>(none, &w[$i], &x[$i], times) } else { none }
+                ),*]};
+            }
+            let all = all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+            // SAFETY: room for 64 bytes.
+            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), sums_of_lanes::<PARTS>(all)) };
+        }
+        (w, x, sums) = (w_left, x_left, sums_left);
+    }
+    let together = VECTORS * each;
     for ((w, x), sums) in w.chunks(together).zip(x.chunks(together)).zip(sums.chunks_mut(LANES)) {
-        let mut all = [_mm512_setzero_si512(); LANES];
+        let mut all = [none; LANES];
         for ((w, x), lanes) in w.chunks_exact(each).zip(x.chunks_exact(each)).zip(&mut all) {
             for (w, x) in w.iter().zip(x) {
-                *lanes = add_products(*lanes, w, x, offset);
+                *lanes = add_products::<NEGATIVE>(*lanes, w, x, times);
             }
         }
         let mut found = [0; LANES];
@@ -139,25 +179,16 @@ fn make_signed(lanes: __m512i, w: &Codes, zero: __m512i, to: &mut [i8; COLUMNS])
     _mm512_dpbusd_epi32(lanes, _mm512_set1_epi8(1), _mm512_add_epi8(low, high))
 }
 
-/// What each code is multiplied with besides: a signed byte, but for 128, which is 64 twice.
-#[derive(Clone, Copy)]
-struct Offset {
-    times: __m512i,
-    twice: __m512i,
-}
-
-impl Offset {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn new(offset: i32) -> Self {
-        let (times, twice) = if offset == 128 { (64, -1) } else { (offset as i8, 0) };
-        Self { times: _mm512_set1_epi8(times), twice: _mm512_set1_epi8(twice) }
-    }
-}
-
+/// Adds the products of codes with their inputs, and each code `times` what all are multiplied with besides: up to 128,
+/// for which an unsigned byte has room, or `NEGATIVE`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_products(lanes: __m512i, w: &Codes, x: &[i8; COLUMNS], offset: Offset) -> __m512i {
+fn add_products<const NEGATIVE: bool>(
+    lanes: __m512i,
+    w: &Codes,
+    x: &[i8; COLUMNS],
+    times: __m512i,
+) -> __m512i {
     let mask = _mm512_set1_epi8(15);
     _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().cast::<i8>().wrapping_add(AHEAD));
     // SAFETY: 64 bytes, and twice 64.
@@ -172,9 +203,9 @@ fn add_products(lanes: __m512i, w: &Codes, x: &[i8; COLUMNS], offset: Offset) ->
     // What comes from the neighbouring byte is masked away.
     let (low, high) = (_mm512_and_si512(w, mask), _mm512_and_si512(_mm512_srli_epi16::<4>(w), mask));
     let both = _mm512_add_epi8(low, high);
-    let both = _mm512_add_epi8(both, _mm512_and_si512(both, offset.twice));
     let lanes = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(lanes, low, even), high, odd);
-    _mm512_dpbusd_epi32(lanes, both, offset.times)
+    // Unsigned bytes meet signed ones; two codes are no more than 30, which both kinds hold.
+    if NEGATIVE { _mm512_dpbusd_epi32(lanes, both, times) } else { _mm512_dpbusd_epi32(lanes, times, both) }
 }
 
 /// The sums of each 16, 8 or 4 neighbouring lanes of all vectors, of which the first 16, 8 or 4 are used.
