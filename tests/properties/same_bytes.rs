@@ -20,7 +20,7 @@ fn all_ways<T: Float>(steps: &Pipeline<'_, T>, model: &Model<T>) {
     let opened = Model::<T>::open_as(&original).unwrap();
     let in_memory =
         |model: &Model<T>| steps.run(model).and_then(|c| c.model.to_bytes()).map_err(|e| e.to_string());
-    let streamed = |model: &Model<T>| {
+    let streamed = |model: &Model<T>| -> Result<Vec<u8>, String> {
         let report = steps.run_to(model, &path).map_err(|e| e.to_string())?;
         let bytes = std::fs::read(&path).unwrap();
         let mut plain = steps.run(model).unwrap().report;
@@ -32,11 +32,14 @@ fn all_ways<T: Float>(steps: &Pipeline<'_, T>, model: &Model<T>) {
         Ok(bytes)
     };
     let expected = pools()[0].install(|| in_memory(model));
+    // Where two weights fail in two steps, the one of the earlier step is named in memory, the first one in a stream.
+    let expected_in_stream = pools()[0].install(|| streamed(model));
+    assert_eq!(expected.as_ref().ok(), expected_in_stream.as_ref().ok());
     for pool in pools() {
         assert_eq!(pool.install(|| in_memory(model)), expected);
         assert_eq!(pool.install(|| in_memory(&opened)), expected);
-        assert_eq!(pool.install(|| streamed(model)), expected);
-        assert_eq!(pool.install(|| streamed(&opened)), expected);
+        assert_eq!(pool.install(|| streamed(model)), expected_in_stream);
+        assert_eq!(pool.install(|| streamed(&opened)), expected_in_stream);
     }
 }
 
