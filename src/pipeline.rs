@@ -194,8 +194,7 @@ impl<'a, T: Float> Pipeline<'a, T> {
     /// which a percentile is taken). Steps that rank across weights read the model once more for each look.
     ///
     /// # Errors
-    /// As [`run`](Self::run), for the first weight that cannot be compressed (`run` names the one of the earliest step);
-    /// [`Refusal::NotStreamable`] for a step that needs the whole model (training);
+    /// As [`run`](Self::run); [`Refusal::NotStreamable`] for a step that needs the whole model (training);
     /// those of [`Model::save`]. The file appears whole or not at all.
     pub fn run_to(&self, model: impl Into<Model<T>>, path: impl AsRef<Path>) -> Result<Report> {
         stream::run_to(self, &model.into(), path.as_ref())

@@ -54,17 +54,29 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
         let each = match (each.survey(), each.quantizer()) {
             (None, None) => Ready::Itself(each),
             (None, Some(quantizer)) => Ready::Other(Box::new(quantizer.streamed())),
-            (Some(survey), _) => Ready::Other(resolve(survey, &mut |survey| {
+            (Some(survey), _) => {
                 let unheard: Vec<Log<'_>> = steps[..i].iter().map(|s| Log::quiet(s.step.name())).collect();
-                let selected: Vec<_> =
-                    model.entries().filter(|(info, _)| each.select().takes(info)).collect();
-                for (done, (info, weight)) in selected.iter().enumerate() {
-                    logs[i].progress(done, selected.len())?;
-                    let weight = through(&ready, info, Weight::clone(weight), &planned, &unheard)?;
-                    survey.look(info, &weight).map_err(|f| Error::weight(&info.name, f))?;
-                }
-                Ok(())
-            })?),
+                let mut failed = None;
+                let decided = resolve(survey, &mut |survey| {
+                    let selected: Vec<_> =
+                        model.entries().filter(|(info, _)| each.select().takes(info)).collect();
+                    for (done, (info, weight)) in selected.iter().enumerate() {
+                        logs[i].progress(done, selected.len())?;
+                        let weight = through(&ready, info, Weight::clone(weight), &planned, &unheard)
+                            .map_err(|failure| {
+                                failed = Some(failure.step);
+                                failure.error
+                            })?;
+                        survey.look(info, &weight).map_err(|f| Error::weight(&info.name, f))?;
+                    }
+                    Ok(())
+                });
+                // Weights that it does not look at may have failed in the steps before, too.
+                let first = failed.map_or(i, |step| step + 1);
+                Ready::Other(decided.map_err(|error| {
+                    earliest(error, &ready[..first], model.entries(), &planned, &unheard, &logs[i])
+                })?)
+            }
         };
         ready.push(each);
     }
@@ -93,7 +105,15 @@ pub(super) fn run_to<T: Float>(pipeline: &Pipeline<'_, T>, model: &Model<T>, pat
         {
             last.progress(done, of)?;
         }
-        let Some((row, info, content)) = compressed? else { break };
+        let compressed = compressed.map_err(|Failure { step, error }| {
+            let unheard: Vec<Log<'_>> = steps.iter().map(|s| Log::quiet(s.step.name())).collect();
+            let left = next.by_ref().filter_map(|(info, content)| match content {
+                Content::Weight(weight) => Some((info, &**weight)),
+                Content::Carried(..) => None,
+            });
+            earliest(error, &ready[..step], left, &planned, &unheard, &logs[step])
+        })?;
+        let Some((row, info, content)) = compressed else { break };
         rows.push(row);
         bytes_after += match &content {
             Content::Weight(weight) => weight.stored_bytes(),
@@ -129,7 +149,7 @@ fn compress<T: Float>(
     content: &Content<T>,
     planned: &[Outline],
     logs: &[Log<'_>],
-) -> Result<(WeightReport, WeightInfo, Content<T>)> {
+) -> std::result::Result<(WeightReport, WeightInfo, Content<T>), Failure> {
     match content {
         Content::Carried(dtype, bytes) => {
             Ok((WeightReport::carried(info, *dtype, bytes.len()), info.clone(), content.clone()))
@@ -144,6 +164,33 @@ fn compress<T: Float>(
     }
 }
 
+/// A step that cannot compress a weight.
+struct Failure {
+    step: usize,
+    error: Error,
+}
+
+/// The error of a run in memory, in which every weight goes through a step before the next one begins: that of the first
+/// weight that fails in the earliest of `ready`, or the given one if none does.
+fn earliest<'m, T: Float>(
+    mut error: Error,
+    mut ready: &[Ready<'_, T>],
+    weights: impl Iterator<Item = (&'m WeightInfo, &'m Weight<T>)>,
+    planned: &[Outline],
+    unheard: &[Log<'_>],
+    log: &Log<'_>,
+) -> Error {
+    for (info, weight) in weights {
+        if ready.is_empty() || matches!(error, Error::Cancelled) || log.is_cancelled() {
+            break;
+        }
+        if let Err(earlier) = through(ready, info, weight.clone(), planned, unheard) {
+            (ready, error) = (&ready[..earlier.step], earlier.error);
+        }
+    }
+    error
+}
+
 /// One weight through all steps that take it.
 fn through<T: Float>(
     ready: &[Ready<'_, T>],
@@ -151,7 +198,7 @@ fn through<T: Float>(
     mut weight: Weight<T>,
     planned: &[Outline],
     logs: &[Log<'_>],
-) -> Result<Weight<T>> {
+) -> std::result::Result<Weight<T>, Failure> {
     let mut info = info.clone();
     for (i, ((step, planned), log)) in ready.iter().zip(planned).zip(logs).enumerate() {
         if step.get().select().takes(&info) {
@@ -162,7 +209,8 @@ fn through<T: Float>(
             {
                 weight = weight.coded_ahead(&coder);
             }
-            weight = one(step.get(), &info, weight, Some(planned), log)?;
+            weight = one(step.get(), &info, weight, Some(planned), log)
+                .map_err(|error| Failure { step: i, error })?;
             info.shape = weight.shape().to_vec();
         }
     }
