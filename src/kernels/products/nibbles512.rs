@@ -135,20 +135,35 @@ pub(super) fn signed(
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn signed_steps(
-    w: &[Codes],
+    mut w: &[Codes],
     each: usize,
     zeros: impl Fn(usize) -> u8,
-    to: &mut [[i8; COLUMNS]],
-    sums: &mut [i32],
+    mut to: &mut [[i8; COLUMNS]],
+    mut sums: &mut [i32],
 ) {
+    let (zero, none) = (|step| _mm512_set1_epi8(zeros(step) as i8), _mm512_setzero_si512());
     let mut step = 0;
+    if each == 1 {
+        let ((whole, w_left), (whole_to, to_left)) = (w.as_chunks::<LANES>(), to.as_chunks_mut::<LANES>());
+        let (whole_sums, sums_left) = sums.as_chunks_mut::<LANES>();
+        for ((w, to), sums) in whole.iter().zip(whole_to).zip(whole_sums) {
+            // Without a loop they stay in registers, as above.
+            macro_rules! all {
+                ($($i:literal)*) => {[$(make_signed(none, &w[$i], zero(step + $i), &mut to[$i])),*]};
+            }
+            let all = all!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+            // SAFETY: room for 64 bytes.
+            unsafe { _mm512_storeu_si512(sums.as_mut_ptr().cast(), sums_of_lanes::<1>(all)) };
+            step += LANES;
+        }
+        (w, to, sums) = (w_left, to_left, sums_left);
+    }
     let together = LANES * each;
     for ((w, to), sums) in w.chunks(together).zip(to.chunks_mut(together)).zip(sums.chunks_mut(LANES)) {
-        let mut all = [_mm512_setzero_si512(); LANES];
+        let mut all = [none; LANES];
         for ((w, to), lanes) in w.chunks_exact(each).zip(to.chunks_exact_mut(each)).zip(&mut all) {
-            let zero = _mm512_set1_epi8(zeros(step) as i8);
             for (w, to) in w.iter().zip(to) {
-                *lanes = make_signed(*lanes, w, zero, to);
+                *lanes = make_signed(*lanes, w, zero(step), to);
             }
             step += 1;
         }

@@ -1,6 +1,6 @@
 //! The sums of the kept values of a row with many inputs, which lie side by side.
 
-use super::{Bits, WORD, offsets};
+use super::{Bits, WORD};
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, avx512};
 use crate::kernels::cpu::fast;
@@ -13,8 +13,8 @@ use num_traits::{Float, NumAssign};
 
 /// Places that are written at a time, whether there are as many or not.
 const STEP: usize = 8;
-/// The most of what any form writes past the last.
-const ROOM: usize = offsets::STEP;
+/// The most that any form writes past the last, [`Offsets`](super::Offsets) too.
+pub(super) const ROOM: usize = 32;
 /// The longest part of a row whose places fit.
 pub const LONGEST: usize = 1 << 16;
 
@@ -121,12 +121,12 @@ pub(super) fn add_products_f32<const L: usize>(
 /// Has what lies ahead of some kept values brought near: memory does not see by itself that all of them will be
 /// wanted. A hint, which never faults, wherever it points.
 #[inline(always)]
-pub(super) fn fetch<T>(kept: &T) {
+pub(super) fn fetch<T>(kept: *const T) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         const AHEAD: usize = 4096;
-        let ahead = std::ptr::from_ref(kept).wrapping_byte_add(AHEAD);
+        let ahead = kept.wrapping_byte_add(AHEAD);
         // SAFETY: every x86-64 has the instruction.
         #[allow(unsafe_code)]
         unsafe {

@@ -5,6 +5,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod dot;
+mod dots;
 mod expand;
 mod lanes;
 mod offsets;
@@ -16,9 +17,10 @@ mod vbmi;
 mod vbmi2;
 
 pub use dot::ByteDots;
+pub use dots::Dots;
 pub use expand::expand_bytes;
 pub use lanes::{Beside, LONGEST, places, places_room};
-pub use offsets::{BLOCK, Bytes, Dots, Offsets, RowsOf, TOGETHER};
+pub use offsets::{BLOCK, Bytes, Offsets, RowsOf, TOGETHER};
 
 use super::memory::Aligned;
 
@@ -80,11 +82,11 @@ impl Sparse for f32 {
     }
 
     fn planes(x: &[Self]) -> Option<Aligned<u8>> {
-        offsets::planes_f32(x)
+        dots::planes_f32(x)
     }
 
     fn sums_by_offsets(dots: &Dots<'_, Self>, rows: RowsOf<'_>, kept: &[Self], out: &mut [Self]) {
-        offsets::sums_f32(dots, rows, kept, out);
+        dots::sums_f32(dots, rows, kept, out);
     }
 
     fn code_sums_by_offsets(
@@ -93,7 +95,7 @@ impl Sparse for f32 {
         codes: (&[u8], &[u8]),
         out: &mut [Self],
     ) -> bool {
-        offsets::sums_of_codes_f32(dots, rows, codes, out)
+        dots::sums_of_codes_f32(dots, rows, codes, out)
     }
 }
 

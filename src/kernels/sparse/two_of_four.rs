@@ -1,14 +1,15 @@
 //! Rows that keep two of each four entries: 128 entries of a mask tell at once where the inputs of 64 kept ones are.
 #![allow(unsafe_code)]
 
-use super::Bits;
 use super::lanes::fetch;
 use super::vbmi2::{load, total};
+use super::{Bits, WORD};
 use crate::kernels::cpu::{Vbmi2, Vnni};
 use std::arch::x86_64::{
-    __m512i, _mm_loadu_si128, _mm512_add_epi32, _mm512_cvtepu16_epi64, _mm512_dpbusd_epi32,
-    _mm512_movepi8_mask, _mm512_multishift_epi64_epi8, _mm512_or_si512, _mm512_permutex2var_epi8,
-    _mm512_permutexvar_epi8, _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512,
+    __m512i, _mm_loadu_si128, _mm256_loadu_si256, _mm512_add_epi8, _mm512_add_epi32, _mm512_castsi256_si512,
+    _mm512_cvtepu16_epi64, _mm512_dpbusd_epi32, _mm512_mask_permutexvar_epi8, _mm512_movepi8_mask,
+    _mm512_multishift_epi64_epi8, _mm512_or_si512, _mm512_permutex2var_epi8, _mm512_permutexvar_epi8,
+    _mm512_set1_epi8, _mm512_set1_epi16, _mm512_setzero_si512, _mm512_storeu_si512,
     _mm512_ternarylogic_epi32,
 };
 
@@ -33,9 +34,12 @@ pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], grid: (u8, i32)
     }
 }
 
+/// Each lowest bit of two, and of four.
+const PAIRS: u64 = u64::MAX / 0b11;
+const FOURS: u64 = u64::MAX / 0b1111;
+
+#[inline(always)]
 fn keeps_two_of_four(word: u64) -> bool {
-    const PAIRS: u64 = u64::MAX / 0b11;
-    const FOURS: u64 = u64::MAX / 0b1111;
     let counts = word - (word >> 1 & PAIRS);
     let counts = (counts & (3 * FOURS)) + (counts >> 2 & (3 * FOURS));
     counts == 2 * FOURS
@@ -75,6 +79,46 @@ static FIRSTS: [u8; KEPT] = {
     }
     firsts
 };
+
+/// Spreads the kept bytes of whole words, up to the first one that does not keep two of each four: how many words
+/// these are.
+pub(super) fn expand(_: Vbmi2, words: &[u64], kept: &[u8], fill: u8, out: &mut [u8]) -> usize {
+    // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
+    unsafe { spread(words, kept.as_chunks().0, fill, out.as_chunks_mut().0) }
+}
+
+/// For each entry the first kept one of its group.
+static FIRST_KEPT: [u8; WORD] = {
+    let mut places = [0; WORD];
+    let mut i = 0;
+    while i < WORD {
+        places[i] = (i / GROUP * 2) as u8;
+        i += 1;
+    }
+    places
+};
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx2,popcnt,bmi1,bmi2")]
+fn spread(words: &[u64], kept: &[[u8; WORD / 2]], fill: u8, out: &mut [[u8; WORD]]) -> usize {
+    let fill = _mm512_set1_epi8(fill as i8);
+    let first = load(&FIRST_KEPT);
+    let last = _mm512_add_epi8(first, _mm512_set1_epi8(1));
+    for (i, ((word, kept), out)) in words.iter().zip(kept).zip(&mut *out).enumerate() {
+        fetch(kept);
+        if !keeps_two_of_four(*word) {
+            return i;
+        }
+        // No group is empty, so none borrows from the next one: its lowest bit goes.
+        let lasts = word & (word - FOURS);
+        // SAFETY: 32 bytes.
+        let kept = _mm512_castsi256_si512(unsafe { _mm256_loadu_si256(kept.as_ptr().cast()) });
+        let entries = _mm512_mask_permutexvar_epi8(fill, word ^ lasts, first, kept);
+        let entries = _mm512_mask_permutexvar_epi8(entries, lasts, last, kept);
+        // SAFETY: room for 64 bytes.
+        unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), entries) };
+    }
+    words.len().min(kept.len()).min(out.len())
+}
 
 /// The sums of products, of inputs and of codes, in lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]

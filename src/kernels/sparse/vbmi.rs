@@ -7,12 +7,12 @@
 
 use super::lanes::fetch;
 use super::offsets::{BLOCK, RowsOf, TOGETHER};
-use super::vbmi2::{load, sum_of, total};
+use super::vbmi2::{load, lowest, sum_of, total};
 use super::{Bits, WORD};
 use crate::kernels::cpu::{Vbmi2, Vnni, fast};
 use crate::kernels::memory::Aligned;
 use std::arch::x86_64::{
-    __m512, __m512i, _bzhi_u64, _mm_loadu_si128, _mm512_add_epi8, _mm512_add_ps, _mm512_castsi512_ps,
+    __m512, __m512i, _mm_loadu_si128, _mm512_add_epi8, _mm512_add_ps, _mm512_castsi512_ps,
     _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_mask_blend_epi8,
     _mm512_mask_storeu_epi8, _mm512_mask3_fmadd_ps, _mm512_maskz_compress_epi8, _mm512_maskz_mov_epi8,
     _mm512_movepi8_mask, _mm512_permutex2var_epi8, _mm512_permutexvar_epi32, _mm512_reduce_add_ps,
@@ -202,13 +202,6 @@ impl Next {
         let x = _mm512_maskz_mov_epi8(lowest(count), x);
         [_mm512_dpbusd_epi32(products, self.codes, x), _mm512_dpbusd_epi32(inputs, _mm512_set1_epi8(1), x)]
     }
-}
-
-/// The lowest `n` bits, all from 64 on: of up to 255.
-#[inline]
-#[target_feature(enable = "bmi2")]
-fn lowest(n: usize) -> u64 {
-    _bzhi_u64(u64::MAX, n as u32)
 }
 
 /// The input in planes: for each block the first bytes of its numbers, then the second ones, and so on.

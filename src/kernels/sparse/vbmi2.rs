@@ -1,33 +1,35 @@
 //! Kept bytes to their places, or what is at their places to them, 64 entries at a time.
 #![allow(unsafe_code)]
 
-use super::{Bits, WORD};
+use super::lanes::fetch;
+use super::{Bits, WORD, two_of_four};
 use crate::kernels::cpu::{Vbmi2, Vnni};
 use bytemuck::NoUninit;
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512,
-    _mm512_mask_expand_epi8, _mm512_mask_storeu_epi8, _mm512_maskz_compress_epi8, _mm512_maskz_loadu_epi8,
-    _mm512_mullo_epi32, _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512,
-    _mm512_storeu_si512, _mm512_sub_epi32,
+    __m512i, _bzhi_u64, _mm512_add_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512, _mm512_mask_expand_epi8,
+    _mm512_mask_storeu_epi8, _mm512_maskz_compress_epi8, _mm512_maskz_loadu_epi8, _mm512_mullo_epi32,
+    _mm512_reduce_add_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_sub_epi32,
 };
 
-/// Bytes from kept ones to those that are brought near meanwhile.
-const AHEAD: usize = 1 << 12;
 /// Words that are gone through at a time.
 const GROUP: usize = 4;
 
 /// See [`expand_bytes`](super::expand_bytes).
-pub(super) fn expand(_: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
+pub(super) fn expand(cpu: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
+    let done = two_of_four::expand(cpu, bits.whole(), kept, fill, out);
     // SAFETY: a `Vbmi2` exists, so the CPU has the instructions.
-    unsafe { words(bits, kept, fill, out) }
+    unsafe { words(bits, kept, fill, out, done) }
 }
 
+/// From word `first` on: each before it keeps half of its entries.
+
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt,bmi1,bmi2")]
-fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
+fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8], first: usize) {
     let fill = _mm512_set1_epi8(fill as i8);
-    let (mut at, mut done) = (0, 0);
-    let groups = out.as_chunks_mut::<{ GROUP * WORD }>().0;
-    for (words, out) in bits.whole().as_chunks::<GROUP>().0.iter().zip(groups) {
+    let (mut at, mut done) = (first * WORD / 2, first);
+    let groups = out[first * WORD..].as_chunks_mut::<{ GROUP * WORD }>().0;
+    for (words, out) in bits.whole()[first..].as_chunks::<GROUP>().0.iter().zip(groups) {
         let Some(next) = kept[at..].first_chunk() else { break };
         at += spread(words, next, fill, out);
         done += GROUP;
@@ -58,7 +60,7 @@ fn spread(
 ) -> usize {
     let mut at = 0;
     for (word, out) in words.iter().zip(out.as_chunks_mut::<WORD>().0) {
-        _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(at + AHEAD).cast());
+        fetch(kept.as_ptr().wrapping_add(at));
         // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left; 64 are written.
         unsafe {
             let next = _mm512_loadu_si512(kept.as_ptr().add(at).cast());
@@ -71,10 +73,10 @@ fn spread(
 
 /// The kept bytes of a word, and how many they are; others may follow them.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,popcnt")]
+#[target_feature(enable = "avx512f,avx512bw,popcnt,bmi2")]
 fn next(word: u64, kept: &[u8]) -> (__m512i, usize) {
     let count = (word.count_ones() as usize).min(kept.len());
-    _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(AHEAD).cast());
+    fetch(kept.as_ptr());
     // SAFETY: nothing is read but 64 bytes, or the first `count`, where there are as many.
     let next = unsafe {
         match kept.len() {
@@ -114,7 +116,7 @@ fn sum(bits: Bits<'_>, kept: &[u8], (zero, offset): (u8, i32), x: &[i8]) -> i32 
 
 /// The sum of bytes, in lanes.
 #[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni,bmi2")]
 pub(super) fn sum_of(bytes: &[u8]) -> __m512i {
     let (mut sums, ones) = ([_mm512_setzero_si512(); 2], _mm512_set1_epi8(1));
     let (vectors, rest) = bytes.as_chunks::<WORD>();
@@ -161,7 +163,7 @@ impl Sums {
     fn group(&mut self, words: &[u64; GROUP], kept: &[u8; GROUP * WORD], x: &[[i8; WORD]; GROUP]) -> usize {
         let mut at = 0;
         for (word, x) in words.iter().zip(x) {
-            _mm_prefetch::<_MM_HINT_T0>(kept.as_ptr().wrapping_add(at + AHEAD).cast());
+            fetch(kept.as_ptr().wrapping_add(at));
             // SAFETY: each word before this one has kept at most 64 bytes, so that as many are left.
             let codes = unsafe { _mm512_loadu_si512(kept.as_ptr().add(at).cast()) };
             self.add(codes, _mm512_maskz_compress_epi8(*word, load(x)));
@@ -179,8 +181,9 @@ pub(super) fn load<T: NoUninit>(x: &[T; WORD]) -> __m512i {
     unsafe { _mm512_loadu_si512(x.as_ptr().cast()) }
 }
 
-/// The lowest `n` bits, up to 64.
+/// The lowest `n` bits, all from 64 on: of up to 255.
 #[inline]
-fn lowest(n: usize) -> u64 {
-    u64::MAX.checked_shr(64 - n as u32).unwrap_or(0)
+#[target_feature(enable = "bmi2")]
+pub(super) fn lowest(n: usize) -> u64 {
+    _bzhi_u64(u64::MAX, n as u32)
 }
