@@ -50,6 +50,10 @@ impl<'a, T: Float> Decoder<'a, T> {
         (self.bits == bits).then_some(&self.packed)
     }
 
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
     /// Columns of a row that share a scale.
     pub fn step(&self, cols: usize) -> usize {
         self.run.min(cols).max(1)

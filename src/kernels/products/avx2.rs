@@ -1,21 +1,18 @@
 //! [`Tiles`] and [`Strips`] in AVX2. Whoever holds an [`Avx2`] has asked the CPU for it.
 
 use super::dots::{ALONG, Tiles};
-use super::nibbles::{Codes, Grids, SHORT_SUM, TOGETHER};
+use super::nibbles::{Codes, Grids, TOGETHER};
 use super::panels::{FEW, LANES};
-use super::quads::{self, FEW_ROWS, Inputs, ROWS, Sums, WIDTH, Weights, plain_dot};
+use super::quads::{FEW_ROWS, plain_dot};
 use super::strips::Strips;
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _MM_HINT_T0, _mm_add_epi32, _mm_add_ps, _mm_and_si128, _mm_loadu_si128,
     _mm_prefetch, _mm_set1_epi8, _mm_srli_epi16, _mm_srli_si128, _mm_sub_epi8, _mm_xor_si128,
-    _mm256_add_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_and_si256, _mm256_broadcastsi128_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16, _mm256_cvtepi8_epi32,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_extractf128_ps, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_hadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256,
-    _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_srlv_epi32,
+    _mm256_add_epi32, _mm256_castps256_ps128, _mm256_castsi256_si128, _mm256_cvtepi8_epi16,
+    _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_extractf128_ps,
+    _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_hadd_ps, _mm256_loadu_ps,
+    _mm256_madd_epi16, _mm256_set1_epi16, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
 };
 
 /// `f32` times `f32`.
@@ -240,79 +237,6 @@ fn float_strip<const R: usize, const V: usize>(
     }
 }
 
-/// See [`Form::strip`](super::quads::Form::strip).
-///
-/// # Safety
-/// For each offset `x` holds as many inputs as there are lanes, a multiple of 16, and each row holds as many quads as
-/// there are offsets.
-#[allow(unsafe_code)]
-pub(super) unsafe fn quads<const S: bool>(
-    _: Avx2,
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    ahead: &[u8],
-    sums: &mut Sums,
-) {
-    const HALF: usize = ROWS / 2;
-    let [a, b, c, d, e, f, g, h] = w;
-    for first in (0..lanes).step_by(quads::LANES) {
-        for (i, rows) in [[a, b, c, d], [e, f, g, h]].into_iter().enumerate() {
-            // In these bounds: all but the first rows with the first lanes find it near.
-            let ahead = if first + i == 0 { ahead } else { &[] };
-            // SAFETY: an `Avx2` exists, so the CPU has the instructions; the 16 inputs from `first` on are some of
-            // those that the caller promises, and so are the quads.
-            unsafe { four_rows::<S>(rows, x, offsets, first, ahead, &mut sums[i * HALF..]) };
-        }
-    }
-}
-
-/// # Safety
-/// For each offset `x` holds 16 inputs from `first` on, and each row holds as many quads as there are offsets.
-#[target_feature(enable = "avx2,fma")]
-#[allow(unsafe_code)]
-unsafe fn four_rows<const S: bool>(
-    w: [&[Weights]; ROWS / 2],
-    x: &[Inputs],
-    offsets: &[u32],
-    first: usize,
-    ahead: &[u8],
-    sums: &mut [[i32; WIDTH]],
-) {
-    debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
-    // The bytes of a pair apart, wide enough for products that are not cut off.
-    let unsigned = |x| [_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x)];
-    let signed = |x| [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x)];
-    let mut acc = [[_mm256_setzero_si256(); 2]; ROWS / 2];
-    let mut quad = 0;
-    for (line, offsets) in lines(offsets, ahead) {
-        prefetch([ahead], line);
-        for offset in offsets {
-            let from = x.as_ptr().wrapping_add(*offset as usize + first);
-            let x: [_; 2] = std::array::from_fn(|v| {
-                // SAFETY: 16 inputs lie there, as the caller promises.
-                let x = unsafe { _mm256_loadu_si256(from.add(8 * v).cast()) };
-                if S { signed(x) } else { unsigned(x) }
-            });
-            for (acc, w) in acc.iter_mut().zip(w) {
-                // SAFETY: `quad` counts the offsets, and a row has as many quads.
-                let w = _mm256_set1_epi32(bytemuck::cast(*unsafe { w.get_unchecked(quad) }));
-                let w = if S { unsigned(w) } else { signed(w) };
-                for (acc, x) in acc.iter_mut().zip(x) {
-                    let pairs =
-                        _mm256_add_epi32(_mm256_madd_epi16(w[0], x[0]), _mm256_madd_epi16(w[1], x[1]));
-                    *acc = _mm256_add_epi32(*acc, pairs);
-                }
-            }
-            quad += 1;
-        }
-    }
-    for (sums, acc) in sums.iter_mut().zip(acc) {
-        sums[first..first + 16].copy_from_slice(&bytemuck::cast::<_, [i32; 16]>(acc));
-    }
-}
-
 /// See [`Form::dots`](super::quads::Form::dots), which has seen that all rows are as long.
 #[allow(unsafe_code)]
 pub(super) fn dots(_: Avx2, w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
@@ -347,46 +271,6 @@ fn dot_rows(w: [&[u8]; FEW_ROWS], flip: u8, x: &[u8]) -> [[i32; 2]; FEW_ROWS] {
         *sums = [sums[0] + rest[0], sums[1] + rest[1]];
     }
     sums
-}
-
-/// See [`nibbles`](super::nibbles::nibbles), for steps of so many groups.
-#[allow(unsafe_code)]
-pub fn nibbles(_: Avx2, w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
-    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { nibble_steps(w, x, groups, offset, sums) }
-}
-
-#[target_feature(enable = "avx2,fma")]
-fn nibble_steps(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
-    let steps = w.chunks_exact(groups).zip(x.chunks_exact(groups));
-    for ((w, x), to) in steps.zip(sums) {
-        fetch(w.as_flattened(), AHEAD / 2);
-        let (mut all, mut all_codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-        for (w, x) in w.chunks(SHORT_SUM).zip(x.chunks(SHORT_SUM)) {
-            let (mut short, mut codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
-            for (w, x) in w.iter().zip(x) {
-                let w = both_halves(w);
-                // 15 * 128 twice, no more than eight times: as much as 16 bits hold.
-                short = _mm256_add_epi16(short, _mm256_maddubs_epi16(w, bytemuck::cast(*x)));
-                codes = _mm256_add_epi8(codes, w);
-            }
-            all = _mm256_add_epi32(all, _mm256_madd_epi16(short, _mm256_set1_epi16(1)));
-            all_codes = _mm256_add_epi32(all_codes, _mm256_sad_epu8(codes, _mm256_setzero_si256()));
-        }
-        let zero = _mm256_setzero_si256();
-        let [sum, of_codes, ..] = sum4_integers([all, all_codes, zero, zero]);
-        *to = sum + offset * of_codes;
-    }
-}
-
-/// The codes of even columns, and behind them those of odd ones.
-#[inline]
-#[target_feature(enable = "avx2")]
-fn both_halves(w: &Codes) -> __m256i {
-    let w = _mm256_broadcastsi128_si256(bytemuck::cast(*w));
-    // What comes from the neighbouring byte is masked away.
-    let shifted = _mm256_srlv_epi32(w, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
-    _mm256_and_si256(shifted, _mm256_set1_epi8(15))
 }
 
 /// The sum of a row of 4-bit codes, on a grid for each step of `groups`, with an input.

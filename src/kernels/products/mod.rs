@@ -14,6 +14,8 @@ mod dots;
 pub mod maps;
 mod nibbles;
 #[cfg(target_arch = "x86_64")]
+mod nibbles256;
+#[cfg(target_arch = "x86_64")]
 mod nibbles512;
 mod panels;
 mod plain;

@@ -3,7 +3,8 @@
 
 use super::quads::Form;
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, nibbles512};
+use super::{avx2, nibbles256, nibbles512};
+use crate::kernels::cpu::fast;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Avx512};
 use num_traits::{Float, NumAssign};
@@ -55,6 +56,10 @@ impl Sorted<i8> {
         match form {
             #[cfg(target_arch = "x86_64")]
             Form::Vnni(_) if nibbles512::takes(x.len(), step) => Self::new(x, nibbles512::INTEGERS),
+            #[cfg(target_arch = "x86_64")]
+            Form::Vnni(_) | Form::Avx2(_) | Form::SmallAvx2(_) if nibbles256::takes(x.len(), step) => {
+                Self::new(x, nibbles256::INTEGERS)
+            }
             _ => Self::new(x, PAIRS),
         }
     }
@@ -95,10 +100,6 @@ impl<T> Grids<'_, T> {
     }
 }
 
-/// Groups of [`TOGETHER`] columns whose sums 16 bits hold, `8 * 2 * 15 * 128`, and whose codes 8 bits do.
-#[cfg(target_arch = "x86_64")]
-pub(super) const SHORT_SUM: usize = 8;
-
 /// Bytes of [`TOGETHER`] codes.
 pub type Codes = [u8; TOGETHER / 2];
 
@@ -113,13 +114,21 @@ pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, offset: i32, s
             nibbles512::nibbles(cpu, w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
         }
         #[cfg(target_arch = "x86_64")]
-        Form::Vnni(cpu) => avx2::nibbles(cpu.avx2(), w.as_chunks().0, x.pairs(), groups, offset, sums),
+        Form::Avx2(cpu) | Form::SmallAvx2(cpu) if x.order == nibbles256::INTEGERS => {
+            nibbles256::nibbles(cpu, w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
+        }
         #[cfg(target_arch = "x86_64")]
-        Form::Avx2(cpu) => avx2::nibbles(cpu, w.as_chunks().0, x.pairs(), groups, offset, sums),
-        Form::Plain => plain(w.as_chunks().0, x.pairs(), groups, offset, sums),
+        Form::Vnni(cpu) if x.order == nibbles256::INTEGERS => {
+            nibbles256::nibbles(cpu.avx2(), w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
+        }
+        _ => fast(
+            #[inline(always)]
+            || plain(w.as_chunks().0, x.pairs(), groups, offset, sums),
+        ),
     }
 }
 
+#[inline(always)]
 fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
     let sum = |(w, x): (&Codes, &[i8; TOGETHER])| -> i32 {
         let (even, odd) = x.split_at(TOGETHER / 2);

@@ -5,13 +5,17 @@
 //! views of an image, so that a convolution needs no copy of its windows. Few inputs are summed along their rows.
 
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, nibbles512, vnni};
+use super::{avx2, nibbles256, nibbles512, vnni};
 use crate::kernels::cpu::fast;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Vnni};
 
+#[cfg(target_arch = "x86_64")]
+mod small;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod widened;
 
 /// Rows of weights that meet a strip of inputs at a time.
 pub const ROWS: usize = 8;
@@ -28,6 +32,8 @@ pub type Weights = [i8; 4];
 pub type Inputs = [u8; 4];
 /// Bytes are as their types say.
 pub const SIGNED_WEIGHTS: bool = false;
+/// The most that small weights are, either way: those of 4 bits.
+pub const SMALL: usize = 15;
 /// The bytes of weights are unsigned, and those of inputs signed.
 pub const SIGNED_INPUTS: bool = true;
 /// The sums of the rows of weights are wanted, too.
@@ -115,6 +121,9 @@ pub enum Form {
     Vnni(Vnni),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
+    /// For signed weights that are no more than [`SMALL`].
+    #[cfg(target_arch = "x86_64")]
+    SmallAvx2(Avx2),
     Plain,
 }
 
@@ -130,7 +139,16 @@ impl Form {
         Self::Plain
     }
 
-    /// All that the CPU has.
+    /// The same for weights of `bits`, without their zero points.
+    pub fn for_bits(bits: u8) -> Self {
+        match Self::best() {
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(cpu) if 1 << bits <= SMALL + 1 => Self::SmallAvx2(cpu),
+            best => best,
+        }
+    }
+
+    /// All that the CPU has, for any weights.
     #[cfg(test)]
     pub fn all() -> Vec<Self> {
         #[cfg_attr(not(target_arch = "x86_64"), allow(unused_mut))]
@@ -141,6 +159,16 @@ impl Form {
             forms.extend(Vnni::new().map(Self::Vnni));
         }
         forms
+    }
+
+    /// The one for small weights, if there is one, on any CPU that has it.
+    #[cfg(test)]
+    pub fn small() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(cpu) = Avx2::new() {
+            return Self::SmallAvx2(cpu);
+        }
+        Self::Plain
     }
 
     /// Runs `f`, which calls nothing but inlined code, compiled for these instructions.
@@ -181,7 +209,15 @@ impl Form {
             }
             #[cfg(target_arch = "x86_64")]
             // SAFETY: the same.
-            Self::Avx2(cpu) => unsafe { avx2::quads::<S>(cpu, w, x, offsets, lanes, ahead, sums) },
+            Self::Avx2(cpu) => unsafe {
+                return widened::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums);
+            },
+            #[cfg(target_arch = "x86_64")]
+            Self::SmallAvx2(cpu) => {
+                assert!(!S, "small weights are signed");
+                // SAFETY: the same.
+                unsafe { small::strip(cpu, w, x, offsets, lanes, ahead, sums) }
+            }
             Self::Plain => plain_strip::<S>(w, x, offsets, lanes, sums),
         }
         let sum = |w: &[Weights]| w.as_flattened().iter().map(|w| weight::<S>(*w)).sum();
@@ -191,6 +227,7 @@ impl Form {
     /// [`strip`](Self::strip) and [`add_scaled`](Self::add_scaled) of [`LANES`] inputs, in blocks of `each` quads (the
     /// last may be shorter) that have a part for each row: all with zero 0, so that the sums of the inputs do not
     /// count. `total` has [`ROWS`] rows, `stride` apart.
+    #[allow(unsafe_code)]
     pub fn blocks(
         self,
         w: [&[Weights]; ROWS],
@@ -203,17 +240,25 @@ impl Form {
         let quads = w[0].len();
         assert!(stride >= LANES && total.len() >= (ROWS - 1) * stride + LANES, "no room for all rows");
         #[cfg(target_arch = "x86_64")]
-        if let Self::Vnni(cpu) = self {
-            let (x, zeros) = (&x.as_chunks().0[..quads], &inputs.zeros.as_chunks().0[0]);
-            return vnni::blocks(
-                cpu,
-                w.map(|w| &w[..quads]),
-                x,
-                (each, zeros),
-                parts,
-                ahead,
-                (total, stride),
-            );
+        {
+            let (w, zeros) = (w.map(|w| &w[..quads]), &inputs.zeros.as_chunks().0[0]);
+            let parts = &parts[..quads.div_ceil(each)];
+            match self {
+                Self::Vnni(cpu) => {
+                    let x = &x.as_chunks().0[..quads];
+                    return vnni::blocks(cpu, w, x, (each, zeros), parts, ahead, (total, stride));
+                }
+                Self::SmallAvx2(cpu) => {
+                    let (x, offsets) = (&x[..quads * LANES], &taps.offsets[..each.min(quads)]);
+                    assert!(offsets.iter().enumerate().all(|(i, offset)| *offset as usize == i * LANES));
+                    // SAFETY: all rows are cut to as many quads, the offsets have just been seen to count vectors of inputs, of
+                    // which there are as many, and there is room for all rows.
+                    return unsafe {
+                        small::blocks(cpu, w, x, offsets, (parts, zeros), ahead, (total, stride))
+                    };
+                }
+                Self::Avx2(_) | Self::Plain => {}
+            }
         }
         for (first, parts) in (0..quads).step_by(each).zip(parts) {
             let w = w.map(|w| &w[first..quads.min(first + each)]);
@@ -243,6 +288,14 @@ impl Form {
                 nibbles512::signed(cpu, codes, step / nibbles512::COLUMNS, zeros, to, sums);
                 true
             }
+            #[cfg(target_arch = "x86_64")]
+            Self::SmallAvx2(cpu)
+                if step.is_multiple_of(nibbles256::COLUMNS) && to.len().is_multiple_of(step) =>
+            {
+                let (codes, to) = (codes.as_chunks().0, to.as_chunks_mut().0);
+                nibbles256::signed(cpu, codes, step / nibbles256::COLUMNS, zeros, to, sums);
+                true
+            }
             _ => false,
         }
     }
@@ -255,7 +308,7 @@ impl Form {
             #[cfg(target_arch = "x86_64")]
             Self::Vnni(cpu) => vnni::dots(cpu, w, flip, x),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(cpu) => avx2::dots(cpu, w, flip, x),
+            Self::Avx2(cpu) | Self::SmallAvx2(cpu) => avx2::dots(cpu, w, flip, x),
             Self::Plain => w.map(|w| plain_dot(w, flip, x)),
         }
     }
@@ -318,8 +371,10 @@ impl Form {
     /// The sums of each `len` signed bytes.
     pub fn sums(self, w: &[i8], len: usize, sums: &mut [i32]) {
         #[cfg(target_arch = "x86_64")]
-        if let Self::Vnni(cpu) = self {
-            return vnni::sums(cpu, w, len, sums);
+        match self {
+            Self::Vnni(cpu) => return vnni::sums(cpu, w, len, sums),
+            Self::Avx2(cpu) | Self::SmallAvx2(cpu) => return widened::sums(cpu, w, len, sums),
+            Self::Plain => {}
         }
         fast(
             #[inline(always)]

@@ -11,7 +11,7 @@ impl<T: Float> Product<'_, T> {
     /// `[n, m]` for inputs that lie side by side.
     pub(super) fn many(&self) -> Result<Vec<T>, Fault> {
         let Self { decoder, k, n, step, .. } = self;
-        let (k, n, form) = (*k, *n, Form::best());
+        let (k, n, form) = (*k, *n, Form::for_bits(decoder.bits()));
         // Few inputs wait for the memory: rows are then read on end, the next ones while these are computed.
         let on_end = n <= WIDTH;
         let (least, deep) = if on_end { (2 * ROWS, 4096) } else { (6 * ROWS, 2048) };

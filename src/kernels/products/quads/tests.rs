@@ -49,8 +49,27 @@ proptest! {
     }
 
     #[test]
-    fn blocks_are_strips_that_are_scaled(quads in 0_usize..70, each in 1_usize..40, seed in any::<u64>()) {
-        let w: Vec<i8> = bytes(seed, ROWS * quads * 4).into_iter().map(|b| b as i8).collect();
+    fn small_weights_give_the_sums(quads in 0_usize..70, wide in any::<bool>(), most in 0_i8..2, seed in any::<u64>()) {
+        let lanes = if wide { WIDTH } else { LANES };
+        // Of one sign, too, and then as large as they may be.
+        let weight = |b: u8| if most > 0 { 15 * [1, -1][usize::from(seed % 2 == 0)] } else { (b % 31) as i8 - 15 };
+        let w: Vec<i8> = bytes(seed, ROWS * quads * 4).into_iter().map(weight).collect();
+        let w = w.as_chunks::<4>().0;
+        let x = if most > 0 { vec![255; 4 * quads * lanes] } else { bytes(seed ^ 77, 4 * quads * lanes) };
+        let x = x.as_chunks::<4>().0;
+        let taps = Taps::every(quads, lanes);
+        let rows: [_; ROWS] = std::array::from_fn(|r| &w[r * quads..(r + 1) * quads]);
+        let mut sums = [[[9; WIDTH]; ROWS]; 2];
+        for (form, sums) in [Form::Plain, Form::small()].into_iter().zip(&mut sums) {
+            form.strip::<SIGNED_WEIGHTS, ALONE>(rows, x, &taps, lanes, &[0; 700], sums);
+        }
+        prop_assert_eq!(sums[0], sums[1]);
+    }
+
+    #[test]
+    fn blocks_are_strips_that_are_scaled(quads in 0_usize..70, each in 1_usize..40, small in any::<bool>(), seed in any::<u64>()) {
+        let weight = |b: u8| if small { (b % 31) as i8 - 15 } else { b as i8 };
+        let w: Vec<i8> = bytes(seed, ROWS * quads * 4).into_iter().map(weight).collect();
         let w = w.as_chunks::<4>().0;
         let x = bytes(seed ^ 77, 4 * quads * LANES);
         let x = x.as_chunks::<4>().0;
@@ -68,7 +87,7 @@ proptest! {
             Form::Plain.strip::<SIGNED_WEIGHTS, ALONE>(rows, &x[b * each * LANES..], &taps, LANES, &[], &mut sums);
             Form::Plain.add_scaled(&sums, parts, &known, LANES, (wanted.as_flattened_mut(), LANES));
         }
-        for form in Form::all() {
+        for form in Form::all().into_iter().chain(small.then(Form::small)) {
             for stride in [LANES, 3 * LANES] {
                 let mut total = vec![0.5; (ROWS - 1) * stride + LANES];
                 form.blocks(rows, x, (&taps, each), (&parts, &known), &[0; 300], (&mut total, stride));
@@ -79,14 +98,14 @@ proptest! {
     }
 
     #[test]
-    fn nibbles_become_signed(steps in 0_usize..40, each in 1_usize..4, centred in any::<bool>(), seed in any::<u64>()) {
-        let step = each * 128;
+    fn nibbles_become_signed(steps in 0_usize..40, each in 1_usize..7, centred in any::<bool>(), seed in any::<u64>()) {
+        let step = each * 64;
         let packed = bytes(seed, steps * step / 2);
         let zeros = |i: usize| if centred { 8 } else { (i * 5 % 16) as u8 };
         let code = |i: usize| packed[i / 2] >> (i % 2 * 4) & 15;
         let signed: Vec<i8> = (0..steps * step).map(|i| code(i) as i8 - zeros(i / step) as i8).collect();
         let sums: Vec<i32> = signed.chunks(step).map(|w| w.iter().map(|w| i32::from(*w)).sum()).collect();
-        for form in Form::all() {
+        for form in Form::all().into_iter().chain([Form::small()]) {
             let (mut to, mut found) = (vec![99; steps * step], vec![99; steps]);
             if form.signed_nibbles(&packed, step, zeros, &mut to, &mut found) {
                 prop_assert_eq!((&to, &found), (&signed, &sums));

@@ -1,0 +1,180 @@
+//! Integer products in AVX2 with many inputs. It has no products of bytes that are exact: `vpmaddubsw` cuts off sums of
+//! two that 16 bits do not hold. So bytes are widened; for small weights see [`small`](super::small).
+#![allow(unsafe_code)]
+
+use super::{Inputs, ROWS, Sums, Weights};
+use crate::kernels::cpu::Avx2;
+use std::arch::x86_64::{
+    __m128i, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_setr_epi8, _mm_shuffle_epi8,
+    _mm_storeu_si128, _mm256_add_epi32, _mm256_add_epi64, _mm256_and_si256, _mm256_castsi256_si128,
+    _mm256_cvtepi8_epi16, _mm256_cvtepu8_epi16, _mm256_extracti128_si256, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_xor_si256,
+};
+
+/// Inputs of a vector.
+const LANES: usize = 8;
+/// Quads of weights that are widened at a time: few enough to stay near.
+const CHUNK: usize = 64;
+/// Bytes of a cache line.
+const LINE: usize = 64;
+
+/// See [`Form::strip`](super::Form::strip); gives the sums of the rows if it is to.
+///
+/// # Safety
+/// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
+/// offsets.
+pub(super) unsafe fn strip<const S: bool, const OF_ROWS: bool>(
+    _: Avx2,
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    lanes: usize,
+    ahead: &[u8],
+    sums: &mut Sums,
+) -> [i32; ROWS] {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions; the rest is as the caller promises.
+    unsafe { wide::<S, OF_ROWS>(w, x, offsets, lanes, ahead, sums) }
+}
+
+/// For each quad of a row the even columns, or the odd ones, in 16 bits. Apart: what lies side by side would be loaded
+/// together, and then taken apart.
+type Pairs = [[i16; 2]; CHUNK];
+
+/// # Safety
+/// As [`strip`].
+#[target_feature(enable = "avx2")]
+unsafe fn wide<const S: bool, const OF_ROWS: bool>(
+    w: [&[Weights]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    lanes: usize,
+    ahead: &[u8],
+    sums: &mut Sums,
+) -> [i32; ROWS] {
+    let mut near = [[[[0; 2]; CHUNK]; 2]; ROWS];
+    let mut of_rows = [_mm256_setzero_si256(); ROWS];
+    let groups = lanes / LANES;
+    let lines = ahead.len().div_ceil(LINE).div_ceil(offsets.len().div_ceil(CHUNK).max(1) * groups);
+    let mut line = 0;
+    sums.iter_mut().for_each(|sums| sums[..lanes].fill(0));
+    for (i, offsets) in offsets.chunks(CHUNK).enumerate() {
+        for ((w, near), of_row) in w.iter().zip(&mut near).zip(&mut of_rows) {
+            *of_row = widen::<S, OF_ROWS>(&w[i * CHUNK..][..offsets.len()], near, *of_row);
+        }
+        for first in (0..lanes).step_by(LANES) {
+            for line in line..line + lines {
+                _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(LINE * line).cast());
+            }
+            line += lines;
+            // SAFETY: the 8 inputs from `first` on are some of those that the caller promises.
+            unsafe { add_products::<S>(&near, &x[first..], offsets, first, sums) };
+        }
+    }
+    let mut found = [0; ROWS];
+    for (found, of_row) in found.iter_mut().zip(of_rows) {
+        *found = bytemuck::cast::<_, [i32; LANES]>(of_row).iter().sum();
+    }
+    found
+}
+
+/// Puts the weights of some quads to their pairs; adds them up, too.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn widen<const S: bool, const OF_ROWS: bool>(
+    w: &[Weights],
+    [even, odd]: &mut [Pairs; 2],
+    mut sum: __m256i,
+) -> __m256i {
+    let mut put = |w: &[u8; 16], even: &mut [[i16; 2]; 4], odd: &mut [[i16; 2]; 4]| {
+        let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+        let w = _mm_shuffle_epi8(load16(w), order);
+        let w = if S { _mm256_cvtepu8_epi16(w) } else { _mm256_cvtepi8_epi16(w) };
+        if OF_ROWS {
+            sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, _mm256_set1_epi16(1)));
+        }
+        // SAFETY: room for 16 bytes, twice.
+        unsafe {
+            _mm_storeu_si128(even.as_mut_ptr().cast(), _mm256_castsi256_si128(w));
+            _mm_storeu_si128(odd.as_mut_ptr().cast(), _mm256_extracti128_si256::<1>(w));
+        }
+    };
+    let (whole, rest) = bytemuck::cast_slice(w.as_flattened()).as_chunks();
+    let (even, odd) = (even.as_chunks_mut().0, odd.as_chunks_mut().0);
+    whole.iter().zip(&mut *even).zip(&mut *odd).for_each(|((w, even), odd)| put(w, even, odd));
+    if !rest.is_empty() {
+        let mut last = [0; 16];
+        last[..rest.len()].copy_from_slice(rest);
+        put(&last, &mut even[whole.len()], &mut odd[whole.len()]);
+    }
+    sum
+}
+
+/// Adds products with 8 inputs to the sums from `first` on.
+///
+/// # Safety
+/// For each offset `x` holds 8 inputs. There are no more than [`CHUNK`].
+#[target_feature(enable = "avx2")]
+unsafe fn add_products<const S: bool>(
+    w: &[[Pairs; 2]; ROWS],
+    x: &[Inputs],
+    offsets: &[u32],
+    first: usize,
+    sums: &mut Sums,
+) {
+    let mut acc = [_mm256_setzero_si256(); ROWS];
+    for (acc, sums) in acc.iter_mut().zip(&*sums) {
+        let sums: &[i32; LANES] = sums[first..].first_chunk().expect("lanes are whole vectors");
+        // SAFETY: 8 integers.
+        *acc = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
+    }
+    for (i, offset) in offsets.iter().enumerate() {
+        // SAFETY: 8 inputs lie there, as the caller promises.
+        let x = unsafe { _mm256_loadu_si256(x.as_ptr().add(*offset as usize).cast()) };
+        // The bytes of a pair apart.
+        let (even, odd) = if S {
+            (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x)), _mm256_srai_epi16::<8>(x))
+        } else {
+            (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x))
+        };
+        for (acc, [w_even, w_odd]) in acc.iter_mut().zip(w) {
+            let (w_even, w_odd) = (bytemuck::cast(w_even[i]), bytemuck::cast(w_odd[i]));
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_even), even));
+            *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_odd), odd));
+        }
+    }
+    for (acc, sums) in acc.iter().zip(sums) {
+        sums[first..first + LANES].copy_from_slice(&bytemuck::cast::<_, [i32; LANES]>(*acc));
+    }
+}
+
+/// See [`Form::sums`](super::Form::sums).
+pub(super) fn sums(_: Avx2, w: &[i8], len: usize, sums: &mut [i32]) {
+    for (sum, w) in sums.iter_mut().zip(w.chunks(len.max(1))) {
+        // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+        *sum = unsafe { sum_of_bytes(w) };
+    }
+}
+
+#[target_feature(enable = "avx2")]
+fn sum_of_bytes(w: &[i8]) -> i32 {
+    const BYTES: usize = 32;
+    let (whole, rest) = w.as_chunks::<BYTES>();
+    let mut sums = _mm256_setzero_si256();
+    for w in whole {
+        // SAFETY: the array holds the 32 bytes that are read; the load takes any alignment.
+        let w = unsafe { _mm256_loadu_si256(w.as_ptr().cast()) };
+        // Unsigned, as what is summed must be: each is 128 more.
+        let w = _mm256_xor_si256(w, _mm256_set1_epi8(i8::MIN));
+        sums = _mm256_add_epi64(sums, _mm256_sad_epu8(w, _mm256_setzero_si256()));
+    }
+    let all: i64 = bytemuck::cast::<_, [i64; 4]>(sums).iter().sum();
+    (all - 128 * (whole.len() * BYTES) as i64) as i32 + rest.iter().map(|w| i32::from(*w)).sum::<i32>()
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load16(bytes: &[u8; 16]) -> __m128i {
+    // SAFETY: the array holds the 16 bytes that are read; the load takes any alignment.
+    unsafe { _mm_loadu_si128(bytes.as_ptr().cast()) }
+}
