@@ -284,7 +284,7 @@ fn blocks<T, V, L, const HEIGHT: usize>(
         return out.scale(rows.len(), columns.len(), *beta);
     }
     let (longest, panels, n) = (cut.longest(*steps), cut.panels(columns.len()), 2 * V::LEN);
-    let near = (LEFT / (longest * size_of::<T>())).max(HEIGHT);
+    let near = (LEFT / (longest * size_of::<T>())).max(1).next_multiple_of(HEIGHT);
     let mut tile = [T::zero(); out::HEIGHT * out::WIDTH];
     for first in columns.clone().step_by(panels * n) {
         let some = first..columns.end.min(first + panels * n);

@@ -6,10 +6,11 @@ use super::encode::{BLOCK, Line, ROUND_F32};
 use crate::kernels::memory::prefetch;
 use std::arch::x86_64::{
     __m256i, _CMP_GT_OQ, _mm_cvtsi128_si32, _mm_max_epi32, _mm_max_epu32, _mm_shuffle_epi32, _mm256_add_ps,
-    _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_extracti128_si256,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32, _mm256_max_epu32, _mm256_max_ps, _mm256_min_ps,
-    _mm256_movemask_ps, _mm256_mul_ps, _mm256_packs_epi32, _mm256_packus_epi16, _mm256_permutevar8x32_epi32,
-    _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_storeu_si256,
+    _mm256_and_si256, _mm256_andnot_ps, _mm256_castps_si256, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_extracti128_si256, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_epi32,
+    _mm256_max_epu32, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_packs_epi32,
+    _mm256_packus_epi16, _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32,
+    _mm256_setzero_ps, _mm256_setzero_si256, _mm256_srlv_epi32, _mm256_storeu_ps, _mm256_storeu_si256,
     _mm256_sub_epi32, _mm256_sub_ps,
 };
 
@@ -70,4 +71,20 @@ pub(super) fn encode(line: &Line, values: &[[f32; BLOCK]], ahead: usize, out: &m
         }
     }
     values.len()
+}
+
+/// Codes of 4 bits that are decoded at a time.
+pub(super) const NIBBLES: usize = 8;
+
+/// `scale * (code - zero)` of packed 4-bit codes.
+#[target_feature(enable = "avx2")]
+pub(super) fn decode_nibbles(packed: &[[u8; NIBBLES / 2]], scale: f32, zero: u8, out: &mut [[f32; NIBBLES]]) {
+    let (scale, zero) = (_mm256_set1_ps(scale), _mm256_set1_epi32(zero.into()));
+    let shifts = _mm256_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28);
+    for (packed, out) in packed.iter().zip(out) {
+        let codes = _mm256_srlv_epi32(_mm256_set1_epi32(i32::from_le_bytes(*packed)), shifts);
+        let codes = _mm256_sub_epi32(_mm256_and_si256(codes, _mm256_set1_epi32(15)), zero);
+        // SAFETY: room for eight numbers.
+        unsafe { _mm256_storeu_ps(out.as_mut_ptr(), _mm256_mul_ps(_mm256_cvtepi32_ps(codes), scale)) };
+    }
 }

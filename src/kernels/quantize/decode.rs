@@ -2,10 +2,10 @@
 
 use super::Quantize;
 #[cfg(target_arch = "x86_64")]
-use super::avx512;
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::cpu::Avx512;
+use super::{avx2, avx512};
 use crate::kernels::cpu::fast;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::cpu::{Avx2, Avx512};
 use crate::kernels::memory::Slot;
 
 /// Numbers that are written at a time.
@@ -59,18 +59,22 @@ decode!(decode_f64, f64);
 
 /// See [`Quantize::decode_nibbles`].
 #[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
 pub(super) fn decode_nibbles_f32(packed: &[u8], scale: f32, zero: u8, out: &mut [f32]) -> usize {
-    if Avx512::new().is_none() {
-        return 0;
+    macro_rules! by {
+        ($form:ident) => {{
+            let (packed, out) = (packed.as_chunks().0, out.as_chunks_mut().0);
+            let blocks = packed.len().min(out.len());
+            // SAFETY: the caller of this macro has asked for the instructions.
+            unsafe { $form::decode_nibbles(&packed[..blocks], scale, zero, &mut out[..blocks]) };
+            blocks * $form::NIBBLES
+        }};
     }
-    let (packed, out) = (packed.as_chunks().0, out.as_chunks_mut().0);
-    let blocks = packed.len().min(out.len());
-    // SAFETY: an `Avx512` exists, so the CPU has the instructions.
-    #[allow(unsafe_code)]
-    unsafe {
-        avx512::decode_nibbles(&packed[..blocks], scale, zero, &mut out[..blocks]);
+    match (Avx512::new(), Avx2::new()) {
+        (Some(_), _) => by!(avx512),
+        (None, Some(_)) => by!(avx2),
+        (None, None) => 0,
     }
-    blocks * avx512::NIBBLES
 }
 
 #[cfg(test)]
@@ -104,6 +108,36 @@ mod tests {
             let same = |a: u32, b: u32| a == b || (f32::from_bits(a).is_nan() && f32::from_bits(b).is_nan());
             prop_assert_eq!(got.len(), wanted.len());
             prop_assert!(got.iter().zip(&wanted).all(|(a, b)| same(*a, *b)));
+        }
+    }
+
+    /// Each form of packed 4-bit codes, to the bit.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    #[allow(unsafe_code)]
+    fn nibbles_as_the_formula_says() {
+        let packed: Vec<u8> = (0..=255).collect();
+        for (scale, zero) in [(0.3_f32, 8), (-1e-30, 0), (f32::MAX, 15), (1e-45, 7)] {
+            let code = |i: usize| i32::from(packed[i / 2] >> (i % 2 * 4) & 15);
+            let wanted: Vec<u32> =
+                (0..512).map(|i| ((code(i) - i32::from(zero)) as f32 * scale).to_bits()).collect();
+            let mut found = vec![];
+            // SAFETY: the CPU has been asked.
+            unsafe {
+                if Avx2::new().is_some() {
+                    let mut out = [0.0; 512];
+                    avx2::decode_nibbles(packed.as_chunks().0, scale, zero, out.as_chunks_mut().0);
+                    found.push(out);
+                }
+                if Avx512::new().is_some() {
+                    let mut out = [0.0; 512];
+                    avx512::decode_nibbles(packed.as_chunks().0, scale, zero, out.as_chunks_mut().0);
+                    found.push(out);
+                }
+            }
+            for out in found {
+                assert!(out.iter().map(|x| x.to_bits()).eq(wanted.iter().copied()));
+            }
         }
     }
 
