@@ -105,14 +105,11 @@ fn no_faster<T>(_: &[[T; LANES]], _: &[T; MOST], _: usize, _: &mut [[u8; LANES]]
 #[inline(always)]
 fn few_f32(values: &[[f32; LANES]], bounds: &[f32; MOST], used: usize, out: &mut [[u8; LANES]]) -> bool {
     #[cfg(target_arch = "x86_64")]
-    if used < 32 && crate::kernels::cpu::Avx512::new().is_some() {
+    if (16..32).contains(&used) && crate::kernels::cpu::Avx512::new().is_some() {
         // SAFETY: the CPU has the instructions, as was just asked.
         #[allow(unsafe_code)]
         unsafe {
-            match used {
-                ..16 => super::avx512::codes::<4>(values, bounds, out),
-                _ => super::avx512::codes::<5>(values, bounds, out),
-            }
+            super::avx512::codes(values, bounds, out);
         }
         return true;
     }

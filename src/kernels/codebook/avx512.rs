@@ -1,4 +1,5 @@
-//! Codes for AVX-512: up to 31 bounds are searched by halves, with the bounds of each level in a register.
+//! Codes for AVX-512: up to 31 bounds are searched by halves, with the bounds of each level in a register. Up to 15
+//! AVX2 searches as well, in less than half the time: its comparisons are numbers at once, and no masks.
 #![allow(unsafe_code)]
 
 use super::assign::{LANES, MOST, level};
@@ -7,13 +8,11 @@ use std::arch::x86_64::{
     _mm512_loadu_ps, _mm512_mask_add_epi32, _mm512_permutexvar_ps, _mm512_set1_epi32, _mm512_setzero_si512,
 };
 
-/// How many of the first of `bounds`, up to 15 with `LEVELS` 4 and 31 with 5, lie below each of the values.
+const LEVELS: usize = 5;
+
+/// How many of the first of `bounds`, up to 31, lie below each of the values.
 #[target_feature(enable = "avx512f")]
-pub(super) fn codes<const LEVELS: usize>(
-    values: &[[f32; LANES]],
-    bounds: &[f32; MOST],
-    out: &mut [[u8; LANES]],
-) {
+pub(super) fn codes(values: &[[f32; LANES]], bounds: &[f32; MOST], out: &mut [[u8; LANES]]) {
     // SAFETY: sixteen numbers.
     let levels: [_; LEVELS] = std::array::from_fn(|i| unsafe {
         let level: [f32; 16] = level(bounds, LEVELS, i);

@@ -11,6 +11,7 @@ use std::arch::x86_64::{
     _mm256_madd_epi16, _mm256_sad_epu8, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32,
     _mm256_setzero_si256, _mm256_slli_epi16, _mm256_srai_epi16, _mm256_srli_epi16, _mm256_xor_si256,
 };
+use std::mem::MaybeUninit;
 
 /// Inputs of a vector.
 const LANES: usize = 8;
@@ -38,8 +39,8 @@ pub(super) unsafe fn strip<const S: bool, const OF_ROWS: bool>(
 }
 
 /// For each quad of a row the even columns, or the odd ones, in 16 bits. Apart: what lies side by side would be loaded
-/// together, and then taken apart.
-type Pairs = [[i16; 2]; CHUNK];
+/// together, and then taken apart. Not filled with zeros, which takes as long as some products.
+type Pairs = [MaybeUninit<[i16; 2]>; CHUNK];
 
 /// # Safety
 /// As [`strip`].
@@ -52,7 +53,7 @@ unsafe fn wide<const S: bool, const OF_ROWS: bool>(
     ahead: &[u8],
     sums: &mut Sums,
 ) -> [i32; ROWS] {
-    let mut near = [[[[0; 2]; CHUNK]; 2]; ROWS];
+    let mut near: [[Pairs; 2]; ROWS] = [[[MaybeUninit::uninit(); CHUNK]; 2]; ROWS];
     let mut of_rows = [_mm256_setzero_si256(); ROWS];
     let groups = lanes / LANES;
     let lines = ahead.len().div_ceil(LINE).div_ceil(offsets.len().div_ceil(CHUNK).max(1) * groups);
@@ -67,7 +68,8 @@ unsafe fn wide<const S: bool, const OF_ROWS: bool>(
                 _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(LINE * line).cast());
             }
             line += lines;
-            // SAFETY: the 8 inputs from `first` on are some of those that the caller promises.
+            // SAFETY: the 8 inputs from `first` on are some of those that the caller promises, and as many quads have just
+            // been widened in each row.
             unsafe { add_products::<S>(&near, &x[first..], offsets, first, sums) };
         }
     }
@@ -86,7 +88,7 @@ fn widen<const S: bool, const OF_ROWS: bool>(
     [even, odd]: &mut [Pairs; 2],
     mut sum: __m256i,
 ) -> __m256i {
-    let mut put = |w: &[u8; 16], even: &mut [[i16; 2]; 4], odd: &mut [[i16; 2]; 4]| {
+    let mut put = |w: &[u8; 16], even: &mut [MaybeUninit<_>; 4], odd: &mut [MaybeUninit<_>; 4]| {
         let order = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
         let w = _mm_shuffle_epi8(load16(w), order);
         let w = if S { _mm256_cvtepu8_epi16(w) } else { _mm256_cvtepi8_epi16(w) };
@@ -113,7 +115,7 @@ fn widen<const S: bool, const OF_ROWS: bool>(
 /// Adds products with 8 inputs to the sums from `first` on.
 ///
 /// # Safety
-/// For each offset `x` holds 8 inputs. There are no more than [`CHUNK`].
+/// For each offset `x` holds 8 inputs, and each row of `w` as many pairs as there are offsets.
 #[target_feature(enable = "avx2")]
 unsafe fn add_products<const S: bool>(
     w: &[[Pairs; 2]; ROWS],
@@ -138,7 +140,10 @@ unsafe fn add_products<const S: bool>(
             (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x))
         };
         for (acc, [w_even, w_odd]) in acc.iter_mut().zip(w) {
-            let (w_even, w_odd) = (bytemuck::cast(w_even[i]), bytemuck::cast(w_odd[i]));
+            // SAFETY: there are as many pairs as offsets, as the caller promises.
+            let [w_even, w_odd] =
+                unsafe { [w_even.get_unchecked(i), w_odd.get_unchecked(i)].map(|w| w.assume_init()) };
+            let (w_even, w_odd) = (bytemuck::cast(w_even), bytemuck::cast(w_odd));
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_even), even));
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_odd), odd));
         }
