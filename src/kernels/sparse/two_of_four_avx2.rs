@@ -97,7 +97,7 @@ fn sum(
     (zero, offset): (u8, i32),
     x: &[[Inputs; 2]],
 ) -> Option<i32> {
-    // Of inputs that are unsigned.
+    // An input that is unsigned and less this is `x + offset`.
     let (zero, less) = (_mm256_set1_epi16(i16::from(zero)), _mm256_set1_epi16((128 - offset) as i16));
     let low = _mm256_set1_epi16(0xff);
     let mut all = _mm256_setzero_si256();
