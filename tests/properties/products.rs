@@ -182,7 +182,7 @@ fn products_in_forms<T: Float>() {
     fn few<T: Float>(w: Weight<T>) -> bantam::Result<Weight<T>> {
         MagnitudePruner::sparsity(0.9).apply(w)
     }
-    let forms: [(Activations, Make<T>); 14] = [
+    let forms: [(Activations, Make<T>); 15] = [
         (Activations::Float, Ok),
         (Activations::Float, |w| AffineQuantizer::bits(4).group(4).apply(w)),
         (Activations::Float, |w| MagnitudePruner::sparsity(0.5).apply(w)),
@@ -197,6 +197,10 @@ fn products_in_forms<T: Float>() {
         (Activations::Int8, |w| AffineQuantizer::bits(4).per_channel().apply(w)),
         (Activations::Int8, |w| {
             let pruned = MagnitudePruner::sparsity(0.5).apply(w)?;
+            AffineQuantizer::bits(8).per_channel().asymmetric().apply(pruned)
+        }),
+        (Activations::Int8, |w| {
+            let pruned = MagnitudePruner::n_of_m(2, 4).apply(w)?;
             AffineQuantizer::bits(8).per_channel().asymmetric().apply(pruned)
         }),
         (Activations::Int8, |w| AffineQuantizer::bits(8).per_channel().apply(few(w)?)),

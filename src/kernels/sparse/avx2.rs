@@ -2,7 +2,7 @@
 //! comes from.
 
 use super::lanes::{fetch, products};
-use super::{Bits, WORD, dot, expand};
+use super::{Bits, WORD, dot, expand, two_of_four_avx2};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m256, __m256i, _mm_blendv_epi8, _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_set1_epi8, _mm_shuffle_epi8,
@@ -55,9 +55,10 @@ pub fn expand_floats(_: Avx2, bits: Bits<'_>, kept: &[f32], out: &mut [f32]) {
 }
 
 #[allow(unsafe_code)]
-pub fn expand_bytes(_: Avx2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
+pub fn expand_bytes(cpu: Avx2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8]) {
+    let done = two_of_four_avx2::expand(cpu, bits.whole(), kept, fill, out);
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
-    unsafe { spread(bits, kept, fill, out) }
+    unsafe { spread(bits, done, &kept[done * WORD / 2..], fill, out) }
 }
 
 #[allow(unsafe_code)]
@@ -141,10 +142,11 @@ fn floats(bits: Bits<'_>, mut kept: &[f32], out: &mut [f32]) {
     }
 }
 
+/// From word `first` on.
 #[target_feature(enable = "avx2,fma,popcnt")]
-fn spread(bits: Bits<'_>, mut kept: &[u8], fill: u8, out: &mut [u8]) {
+fn spread(bits: Bits<'_>, first: usize, mut kept: &[u8], fill: u8, out: &mut [u8]) {
     let fills = _mm_set1_epi8(fill as i8);
-    for (i, out) in out.chunks_mut(WORD).enumerate() {
+    for (i, out) in out.chunks_mut(WORD).enumerate().skip(first) {
         let word = bits.word(i);
         match (kept.first_chunk(), out.as_chunks_mut::<8>().0) {
             (Some(kept), out @ [_, _, _, _, _, _, _, _]) => bytes(word, kept, |j, byte, _, kept| {

@@ -12,6 +12,8 @@ mod offsets;
 #[cfg(target_arch = "x86_64")]
 mod two_of_four;
 #[cfg(target_arch = "x86_64")]
+mod two_of_four_avx2;
+#[cfg(target_arch = "x86_64")]
 mod vbmi;
 #[cfg(target_arch = "x86_64")]
 mod vbmi2;

@@ -1,4 +1,4 @@
-use super::dot::dot_dense;
+use super::dot::{dot_dense, spread_dot};
 use super::offsets::plain_find;
 use super::*;
 #[cfg(target_arch = "x86_64")]
@@ -69,13 +69,13 @@ proptest! {
             prop_assert_eq!(sum, 0.5 * dot_dense(bits, &numbers, &x32));
         }
         let whole: Vec<i8> = (0..cols).map(|i| (i * 91) as i8).collect();
-        if let Some(dots) = ByteDots::new() {
-            let offset = i32::from(thin) - 127;
-            let numbers = columns.iter().zip(&codes).map(|(c, code)| {
-                (i32::from(*code) - i32::from(zero)) * (i32::from(whole[*c]) + offset)
-            });
-            prop_assert_eq!(dots.sum(bits, &codes, (zero, offset), &Bytes::new(whole.iter().copied())), numbers.sum::<i32>());
-        }
+        let offset = i32::from(thin) - 127;
+        let numbers = columns.iter().zip(&codes).map(|(c, code)| {
+            (i32::from(*code) - i32::from(zero)) * (i32::from(whole[*c]) + offset)
+        });
+        let wanted: i32 = numbers.sum();
+        prop_assert_eq!(spread_dot(bits, &codes, (zero, offset), &whole), wanted);
+        prop_assert_eq!(ByteDots::new(Bytes::new(whole.into_iter())).sum(bits, &codes, (zero, offset)), wanted);
         let mut found = vec![0; places_room(cols)];
         for find in [places, lanes::plain_places] {
             let count = find(bits, &mut found);
@@ -311,14 +311,28 @@ proptest! {
         let wanted: i32 = columns.iter().zip(&codes).map(|(c, code)| {
             (i32::from(*code) - i32::from(zero)) * (i32::from(x[*c]) + offset)
         }).sum();
+        let grid = (zero, offset);
+        prop_assert_eq!(spread_dot(bits, &codes, grid, &x), wanted);
         let x = Bytes::new(x.into_iter());
-        if let Some(dots) = ByteDots::new() {
-            prop_assert_eq!(dots.sum(bits, &codes, (zero, offset), &x), wanted);
-        }
         #[cfg(target_arch = "x86_64")]
-        if let (Some(vbmi2), Some(vnni)) = (Vbmi2::new(), Vnni::new()) {
-            let sum = two_of_four::dot((vbmi2, vnni), bits, &codes, (zero, offset), x.get());
-            prop_assert_eq!(sum, (bad.is_none() && cols % 128 == 0).then_some(wanted));
+        {
+            let own = (bad.is_none() && cols % 128 == 0).then_some(wanted);
+            if let (Some(vbmi2), Some(vnni)) = (Vbmi2::new(), Vnni::new()) {
+                prop_assert_eq!(two_of_four::dot((vbmi2, vnni), bits, &codes, grid, x.get()), own);
+            }
+            if let Some(cpu) = Avx2::new() {
+                let sorted = two_of_four_avx2::sorted(x.get());
+                prop_assert_eq!(two_of_four_avx2::dot(cpu, bits, &codes, grid, sorted.get()), own);
+            }
+        }
+        prop_assert_eq!(ByteDots::new(x).sum(bits, &codes, grid), wanted);
+        // Spread again.
+        let mut wanted = vec![zero; cols];
+        columns.iter().zip(&codes).for_each(|(c, code)| wanted[*c] = *code);
+        for expand in forms() {
+            let mut out = vec![7; cols];
+            expand(bits, &codes, zero, &mut out);
+            prop_assert_eq!(&out, &wanted);
         }
     }
 }
@@ -353,14 +367,22 @@ fn the_largest_sums_of_bytes_are_exact() {
         let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset);
         assert_eq!(sums, [one * (cols / WORD * 63) as i32]);
     }
-    let words = vec![u64::MAX; cols / WORD];
-    let bits = Bits { words: &words, start: 0, cols };
-    if let Some(dots) = ByteDots::new() {
+    // Rows that keep all, and two of each four.
+    for (word, share) in [(u64::MAX, 1), (u64::MAX / 0b1111 * 0b1010, 2)] {
+        let words = vec![word; cols / WORD];
+        let bits = Bits { words: &words, start: 0, cols };
         for (code, zero, x, offset) in grids {
-            let sum =
-                dots.sum(bits, &vec![code; cols + 7], (zero, offset), &Bytes::new(vec![x; cols].into_iter()));
-            let one = (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset);
-            assert_eq!(sum, one * cols as i32);
+            let wanted =
+                (i32::from(code) - i32::from(zero)) * (i32::from(x) + offset) * (cols / share) as i32;
+            let (codes, x) = (vec![code; cols + 7], Bytes::new(vec![x; cols].into_iter()));
+            assert_eq!(spread_dot(bits, &codes, (zero, offset), x.get()), wanted);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(cpu) = Avx2::new() {
+                let sorted = two_of_four_avx2::sorted(x.get());
+                let sum = two_of_four_avx2::dot(cpu, bits, &codes, (zero, offset), sorted.get());
+                assert_eq!(sum, (share == 2).then_some(wanted));
+            }
+            assert_eq!(ByteDots::new(x).sum(bits, &codes, (zero, offset)), wanted);
         }
     }
 }

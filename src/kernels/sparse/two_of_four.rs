@@ -22,11 +22,7 @@ const GROUP: usize = 4;
 /// See [`ByteDots::sum`](super::ByteDots::sum); `None` where not each four entries keep two, or the row is not made of
 /// whole vectors.
 pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], grid: (u8, i32), x: &[i8]) -> Option<i32> {
-    let (words, rest) = bits.whole().as_chunks::<2>();
-    let whole = rest.is_empty() && words.len() * ENTRIES == bits.cols;
-    // Most rows that are pruned otherwise are seen by this.
-    let begun = words.first().is_none_or(|[first, _]| keeps_two_of_four(*first));
-    let codes = kept.get(..bits.cols / 2).filter(|_| whole && begun)?;
+    let (words, codes) = (vectors(bits)?, kept.get(..bits.cols / 2)?);
     // SAFETY: both tokens exist, so the CPU has the instructions.
     unsafe {
         let sums = sums(words, codes.as_chunks().0, bytemuck::cast_slice(x).as_chunks().0)?;
@@ -34,19 +30,35 @@ pub(super) fn dot(_: (Vbmi2, Vnni), bits: Bits<'_>, kept: &[u8], grid: (u8, i32)
     }
 }
 
+/// The bits of a row that is made of whole vectors, and begins with two of each four entries: most rows that are pruned
+/// otherwise do not.
+pub(super) fn vectors(bits: Bits<'_>) -> Option<&[[u64; 2]]> {
+    let (words, rest) = bits.whole().as_chunks::<2>();
+    let whole = rest.is_empty() && words.len() * ENTRIES == bits.cols;
+    let begun = words.first().is_none_or(|[first, _]| keeps_two_of_four(*first));
+    Some(words).filter(|_| whole && begun)
+}
+
 /// Each lowest bit of two, and of four.
 const PAIRS: u64 = u64::MAX / 0b11;
 const FOURS: u64 = u64::MAX / 0b1111;
 
 #[inline(always)]
-fn keeps_two_of_four(word: u64) -> bool {
+pub(super) fn keeps_two_of_four(word: u64) -> bool {
     let counts = word - (word >> 1 & PAIRS);
     let counts = (counts & (3 * FOURS)) + (counts >> 2 & (3 * FOURS));
     counts == 2 * FOURS
 }
 
+/// The last bit of each four that keep two.
+#[inline(always)]
+pub(super) fn lasts(word: u64) -> u64 {
+    // No group is empty, so none borrows from the next one: its lowest bit goes.
+    word & (word - FOURS)
+}
+
 /// For four bits the place of the first one of two, and from 16 on of the second one.
-static PLACES: [u8; 64] = {
+pub(super) static PLACES: [u8; 64] = {
     let mut places = [0; 64];
     let mut bits = 0_u8;
     while bits < 16 {
@@ -59,15 +71,15 @@ static PLACES: [u8; 64] = {
 };
 /// Where there are not two: a bit that does not count in a place among 128.
 const OTHER: u8 = 0x80;
-/// For the bytes of eight kept entries: from which of 16 bits on those of their group are.
-static SHIFTS: [u8; KEPT] = {
-    let mut shifts = [0; KEPT];
+/// For eight kept entries the first one of their group, of 16, which is where its bits begin, too.
+pub(super) static GROUPS: [u8; KEPT] = {
+    let mut groups = [0; KEPT];
     let mut i = 0;
     while i < KEPT {
-        shifts[i] = (i % 8 / 2 * GROUP) as u8;
+        groups[i] = (i % 8 / 2 * GROUP) as u8;
         i += 1;
     }
-    shifts
+    groups
 };
 /// The first entry of the group of each kept one.
 static FIRSTS: [u8; KEPT] = {
@@ -88,7 +100,7 @@ pub(super) fn expand(_: Vbmi2, words: &[u64], kept: &[u8], fill: u8, out: &mut [
 }
 
 /// For each entry the first kept one of its group.
-static FIRST_KEPT: [u8; WORD] = {
+pub(super) static FIRST_KEPT: [u8; WORD] = {
     let mut places = [0; WORD];
     let mut i = 0;
     while i < WORD {
@@ -108,8 +120,7 @@ fn spread(words: &[u64], kept: &[[u8; WORD / 2]], fill: u8, out: &mut [[u8; WORD
         if !keeps_two_of_four(*word) {
             return i;
         }
-        // No group is empty, so none borrows from the next one: its lowest bit goes.
-        let lasts = word & (word - FOURS);
+        let lasts = lasts(*word);
         // SAFETY: 32 bytes.
         let kept = _mm512_castsi256_si512(unsafe { _mm256_loadu_si256(kept.as_ptr().cast()) });
         let entries = _mm512_mask_permutexvar_epi8(fill, word ^ lasts, first, kept);
@@ -123,7 +134,7 @@ fn spread(words: &[u64], kept: &[[u8; WORD / 2]], fill: u8, out: &mut [[u8; WORD
 /// The sums of products, of inputs and of codes, in lanes.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vnni")]
 fn sums(words: &[[u64; 2]], codes: &[[u8; KEPT]], x: &[[[u8; KEPT]; 2]]) -> Option<[__m512i; 3]> {
-    let (shifts, firsts, places) = (load(&SHIFTS), load(&FIRSTS), load(&PLACES));
+    let (shifts, firsts, places) = (load(&GROUPS), load(&FIRSTS), load(&PLACES));
     let (low, second, one) = (_mm512_set1_epi8(15), _mm512_set1_epi16(16 << 8), _mm512_set1_epi8(1));
     // Side by side: a sum must wait for the one before it.
     let (mut products, mut inputs) = ([_mm512_setzero_si512(); 2], [_mm512_setzero_si512(); 2]);

@@ -23,7 +23,6 @@ pub(super) fn expand(cpu: Vbmi2, bits: Bits<'_>, kept: &[u8], fill: u8, out: &mu
 }
 
 /// From word `first` on: each before it keeps half of its entries.
-
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi2,popcnt,bmi1,bmi2")]
 fn words(bits: Bits<'_>, kept: &[u8], fill: u8, out: &mut [u8], first: usize) {
     let fill = _mm512_set1_epi8(fill as i8);

@@ -16,10 +16,10 @@ impl<T: Float> Product<'_, T> {
         if self.n != 1 || self.step != self.k || self.k > EXACT {
             return Ok(None);
         }
-        match (mask.offsets(self.k), ByteDots::new()) {
-            (Some(offsets), _) => self.by_offsets(offsets, kept).map(Some),
-            (None, Some(dots)) => self.by_words(dots, mask, kept).map(Some),
-            (None, None) => Ok(None),
+        match mask.offsets(self.k) {
+            Some(offsets) => self.by_offsets(offsets, kept).map(Some),
+            None if ByteDots::suit(mask.bits(0..self.k)) => self.by_words(mask, kept).map(Some),
+            None => Ok(None),
         }
     }
 
@@ -34,12 +34,12 @@ impl<T: Float> Product<'_, T> {
         })
     }
 
-    fn by_words(&self, dots: ByteDots, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
-        let (k, x, offset) = (self.k, self.input(), self.offset());
+    fn by_words(&self, mask: &Mask, kept: &[u8]) -> Result<Vec<T>, Fault> {
+        let (k, dots, offset) = (self.k, ByteDots::new(self.input()), self.offset());
         self.each(MIN_PARALLEL / 16, |rows, zeros, sums| {
             for ((row, zero), sum) in rows.zip(zeros).zip(sums) {
                 let kept = &kept[mask.rank(row * k)..];
-                *sum = dots.sum(mask.bits(row * k..(row + 1) * k), kept, (*zero, offset), &x);
+                *sum = dots.sum(mask.bits(row * k..(row + 1) * k), kept, (*zero, offset));
             }
         })
     }
