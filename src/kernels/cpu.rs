@@ -58,6 +58,14 @@ impl Answer {
     }
 }
 
+/// Whether instructions are wanted that the CPU has. With the feature `bench`, `BANTAM_CPU` leaves some out: `avx2` all
+/// that came after AVX2, `portable` this as well. So one machine tests and times what others run.
+#[cfg(target_arch = "x86_64")]
+fn is_wanted(without: &[&str]) -> bool {
+    !cfg!(feature = "bench")
+        || std::env::var("BANTAM_CPU").map_or(true, |only| !without.contains(&only.as_str()))
+}
+
 /// Whether AVX2 and what always comes with it are there.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
@@ -66,7 +74,7 @@ pub fn has_avx2() -> bool {
     ANSWER.get(|| {
         use std::arch::is_x86_feature_detected as has;
         let all = has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2");
-        all && has!("f16c") && has!("popcnt") && has!("lzcnt")
+        all && has!("f16c") && has!("popcnt") && has!("lzcnt") && is_wanted(&["portable"])
     })
 }
 
@@ -109,7 +117,7 @@ impl Avx512 {
         let has = ANSWER.get(|| {
             use std::arch::is_x86_feature_detected as has;
             let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
-            all && has!("avx512vl") && has_avx2()
+            all && has!("avx512vl") && has_avx2() && is_wanted(&["avx2"])
         });
         has.then_some(Self(()))
     }

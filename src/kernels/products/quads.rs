@@ -253,9 +253,8 @@ impl Form {
                     assert!(offsets.iter().enumerate().all(|(i, offset)| *offset as usize == i * LANES));
                     // SAFETY: all rows are cut to as many quads, the offsets have just been seen to count vectors of inputs, of
                     // which there are as many, and there is room for all rows.
-                    return unsafe {
-                        small::blocks(cpu, w, x, offsets, (parts, zeros), ahead, (total, stride))
-                    };
+                    unsafe { small::blocks(cpu, w, x, offsets, (parts, zeros), ahead, (total, stride)) };
+                    return;
                 }
                 Self::Avx2(_) | Self::Plain => {}
             }

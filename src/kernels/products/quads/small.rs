@@ -92,8 +92,8 @@ pub(super) unsafe fn blocks(
                     offsets,
                     (parts, half, zeros),
                     (total, stride),
-                )
-            };
+                );
+            }
         }
     }
 }

@@ -126,7 +126,7 @@ unsafe fn add_products<const S: bool>(
 ) {
     let mut acc = [_mm256_setzero_si256(); ROWS];
     for (acc, sums) in acc.iter_mut().zip(&*sums) {
-        let sums: &[i32; LANES] = sums[first..].first_chunk().expect("lanes are whole vectors");
+        let sums = &sums[first..first + LANES];
         // SAFETY: 8 integers.
         *acc = unsafe { _mm256_loadu_si256(sums.as_ptr().cast()) };
     }
