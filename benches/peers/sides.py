@@ -65,6 +65,7 @@ AVX2 = {
 
 def environment(threads, memory, cpu):
     variables = dict(os.environ)
+    variables.pop("BANTAM_CPU", None)
     if cpu == "avx2":
         variables.update(AVX2)
     for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "RAYON"):

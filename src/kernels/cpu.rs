@@ -58,12 +58,19 @@ impl Answer {
     }
 }
 
-/// Whether instructions are wanted that the CPU has. With the feature `bench`, `BANTAM_CPU` leaves some out: `avx2` all
-/// that came after AVX2, `portable` this as well. So one machine tests and times what others run.
+/// Whether instructions are wanted that the CPU has, of those of a later `level`. With the feature `bench`, `BANTAM_CPU`
+/// says which is the last: so one machine tests and times what others run.
 #[cfg(target_arch = "x86_64")]
-fn is_wanted(without: &[&str]) -> bool {
-    !cfg!(feature = "bench")
-        || std::env::var("BANTAM_CPU").map_or(true, |only| !without.contains(&only.as_str()))
+fn is_wanted(level: &str) -> bool {
+    const LEVELS: [&str; 4] = ["portable", "avx2", "avx512", "all"];
+    let place = |level: &str| LEVELS.iter().position(|known| *known == level);
+    match std::env::var("BANTAM_CPU") {
+        Ok(last) if cfg!(feature = "bench") => {
+            assert!(place(&last).is_some(), "BANTAM_CPU is `{last}`, and not one of {LEVELS:?}");
+            place(level) <= place(&last)
+        }
+        _ => true,
+    }
 }
 
 /// Whether AVX2 and what always comes with it are there.
@@ -74,7 +81,7 @@ pub fn has_avx2() -> bool {
     ANSWER.get(|| {
         use std::arch::is_x86_feature_detected as has;
         let all = has!("avx2") && has!("fma") && has!("bmi1") && has!("bmi2");
-        all && has!("f16c") && has!("popcnt") && has!("lzcnt") && is_wanted(&["portable"])
+        all && has!("f16c") && has!("popcnt") && has!("lzcnt") && is_wanted("avx2")
     })
 }
 
@@ -117,7 +124,7 @@ impl Avx512 {
         let has = ANSWER.get(|| {
             use std::arch::is_x86_feature_detected as has;
             let all = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq");
-            all && has!("avx512vl") && has_avx2() && is_wanted(&["avx2"])
+            all && has!("avx512vl") && has_avx2() && is_wanted("avx512")
         });
         has.then_some(Self(()))
     }
@@ -142,7 +149,12 @@ pub struct Vnni(());
 #[cfg(target_arch = "x86_64")]
 impl Vnni {
     pub fn new() -> Option<Self> {
-        (Avx512::new().is_some() && std::arch::is_x86_feature_detected!("avx512vnni")).then_some(Self(()))
+        static ANSWER: Answer = Answer::unknown();
+        let has = ANSWER.get(|| {
+            let has = std::arch::is_x86_feature_detected!("avx512vnni");
+            has && Avx512::new().is_some() && is_wanted("all")
+        });
+        has.then_some(Self(()))
     }
 
     /// Which comes with it.
@@ -160,7 +172,12 @@ pub struct Vbmi2(());
 #[cfg(target_arch = "x86_64")]
 impl Vbmi2 {
     pub fn new() -> Option<Self> {
-        use std::arch::is_x86_feature_detected as has;
-        (Avx512::new().is_some() && has!("avx512vbmi") && has!("avx512vbmi2")).then_some(Self(()))
+        static ANSWER: Answer = Answer::unknown();
+        let has = ANSWER.get(|| {
+            use std::arch::is_x86_feature_detected as has;
+            let all = has!("avx512vbmi") && has!("avx512vbmi2");
+            all && Avx512::new().is_some() && is_wanted("all")
+        });
+        has.then_some(Self(()))
     }
 }

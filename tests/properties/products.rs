@@ -235,6 +235,34 @@ fn products_of_many_rows_columns_and_inputs() {
     products_in_forms::<f64>();
 }
 
+/// Groups as they are used, whole vectors of codes or not.
+#[test]
+fn products_of_groups_of_4_bits() {
+    fn products<T: Float>(group: usize, k: usize, asymmetric: bool) {
+        let (m, coding) = (21, AffineQuantizer::bits(4).group(group));
+        let coding = if asymmetric { coding.asymmetric() } else { coding };
+        let weight = coding.apply(Weight::from(input::<T>(m, k, 3, 1.0))).unwrap();
+        let dense: Vec<f64> = weight.to_dense().unwrap().iter().map(|x| x.widen()).collect();
+        for n in [1, 2, 5, 17, 40] {
+            let x = input::<T>(n, k, 7, 2.0);
+            close(&weight.matmul_with(&x, Activations::Int8).unwrap(), &exact_product(&weight, &x, None));
+            let y = weight.matmul(&x).unwrap();
+            for (y, (exact, all)) in y.iter().zip(reference(&x, &dense, n, m, k)) {
+                let allowed = (k + 4) as f64 * T::epsilon().widen() / 2.0 * all;
+                assert!((y.widen() - exact).abs() <= allowed, "{group} {k} {n}: {y} {exact}");
+            }
+        }
+    }
+    for (group, k) in
+        [(32, 96), (32, 800), (32, 4224), (64, 320), (64, 4224), (96, 768), (128, 4224), (256, 768)]
+    {
+        for asymmetric in [false, true] {
+            products::<f32>(group, k, asymmetric);
+            products::<f64>(group, k, asymmetric);
+        }
+    }
+}
+
 /// Rows whose columns are more than 16 bits tell apart.
 #[test]
 fn products_of_long_rows_of_which_few_are_kept() {

@@ -4,7 +4,6 @@
 use super::quads::Form;
 #[cfg(target_arch = "x86_64")]
 use super::{avx2, nibbles256, nibbles512};
-use crate::kernels::cpu::fast;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::cpu::{Avx2, Avx512};
 use num_traits::{Float, NumAssign};
@@ -57,7 +56,7 @@ impl Sorted<i8> {
             #[cfg(target_arch = "x86_64")]
             Form::Vnni(_) if nibbles512::takes(x.len(), step) => Self::new(x, nibbles512::INTEGERS),
             #[cfg(target_arch = "x86_64")]
-            Form::Vnni(_) | Form::Avx2(_) | Form::SmallAvx2(_) if nibbles256::takes(x.len(), step) => {
+            _ if form.avx2().is_some() && nibbles256::takes(x.len(), step) => {
                 Self::new(x, nibbles256::INTEGERS)
             }
             _ => Self::new(x, PAIRS),
@@ -114,21 +113,20 @@ pub fn nibbles(form: Form, w: &[u8], x: &Sorted<i8>, step: usize, offset: i32, s
             nibbles512::nibbles(cpu, w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
         }
         #[cfg(target_arch = "x86_64")]
-        Form::Avx2(cpu) | Form::SmallAvx2(cpu) if x.order == nibbles256::INTEGERS => {
+        _ if x.order == nibbles256::INTEGERS => {
+            let Some(cpu) = form.avx2() else { unreachable!("the order is of AVX2") };
             nibbles256::nibbles(cpu, w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
         }
-        #[cfg(target_arch = "x86_64")]
-        Form::Vnni(cpu) if x.order == nibbles256::INTEGERS => {
-            nibbles256::nibbles(cpu.avx2(), w.as_chunks().0, x.values.as_chunks().0, step, offset, sums);
+        _ => {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(cpu) = form.avx2() {
+                return nibbles256::grouped(cpu, w.as_chunks().0, x.pairs(), groups, offset, sums);
+            }
+            plain(w.as_chunks().0, x.pairs(), groups, offset, sums);
         }
-        _ => fast(
-            #[inline(always)]
-            || plain(w.as_chunks().0, x.pairs(), groups, offset, sums),
-        ),
     }
 }
 
-#[inline(always)]
 fn plain(w: &[Codes], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
     let sum = |(w, x): (&Codes, &[i8; TOGETHER])| -> i32 {
         let (even, odd) = x.split_at(TOGETHER / 2);
@@ -181,6 +179,20 @@ pub fn plain_floats<T: Float + NumAssign + From<i16> + Sum>(
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn the_largest_sums_are_exact() {
+        let packed = [255; 192];
+        for (x, offset) in [(127, 128), (-128, -127), (-128, 128)] {
+            for form in Form::all() {
+                for step in [32, 64, 96, 128, 192, 384] {
+                    let (sorted, mut sums) = (Sorted::integers(form, &[x; 384], step), vec![9; 384 / step]);
+                    nibbles(form, &packed, &sorted, step, offset, &mut sums);
+                    assert!(sums.iter().all(|sum| *sum == 15 * (i32::from(x) + offset) * step as i32));
+                }
+            }
+        }
+    }
 
     proptest! {
         #[test]

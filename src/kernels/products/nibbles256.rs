@@ -6,17 +6,19 @@ use super::nibbles::{Order, TOGETHER};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi8, _mm256_add_epi16, _mm256_add_epi32,
-    _mm256_add_epi64, _mm256_and_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16,
-    _mm256_permute2x128_si256, _mm256_permutevar8x32_epi32, _mm256_sad_epu8, _mm256_set1_epi8,
-    _mm256_set1_epi16, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_srli_epi16, _mm256_storeu_si256,
-    _mm256_sub_epi8, _mm256_unpackhi_epi8, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-    _mm256_unpacklo_epi8, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm256_add_epi64, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_madd_epi16,
+    _mm256_maddubs_epi16, _mm256_permute2x128_si256, _mm256_permutevar8x32_epi32, _mm256_sad_epu8,
+    _mm256_set1_epi8, _mm256_set1_epi16, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_srli_epi16,
+    _mm256_srlv_epi32, _mm256_storeu_si256, _mm256_sub_epi8, _mm256_unpackhi_epi8, _mm256_unpackhi_epi32,
+    _mm256_unpackhi_epi64, _mm256_unpacklo_epi8, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
 };
 
 /// Columns of a vector of codes.
 pub(super) const COLUMNS: usize = 64;
 /// A vector of codes.
 type Codes = [u8; COLUMNS / 2];
+/// Half of one.
+type Half = [u8; TOGETHER / 2];
 /// Lanes of 32 bits.
 const LANES: usize = 8;
 /// Vectors whose sums 16 bits hold: of each, products of two codes and an input and as many of an offset, twice.
@@ -104,6 +106,46 @@ fn nibble_steps<const PARTS: usize, const VECTORS: usize, const EACH: usize, con
             *lanes = sum_of_step::<NEGATIVE>(w, x, times);
         }
         sums.copy_from_slice(&sums_of_lanes::<PARTS>(all)[..sums.len()]);
+    }
+}
+
+/// The same for any steps of whole groups of [`TOGETHER`] columns, of which an input has the even ones first.
+pub(super) fn grouped(
+    _: Avx2,
+    w: &[Half],
+    x: &[[i8; TOGETHER]],
+    groups: usize,
+    offset: i32,
+    sums: &mut [i32],
+) {
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { group_steps(w, x, groups, offset, sums) }
+}
+
+#[target_feature(enable = "avx2")]
+fn group_steps(w: &[Half], x: &[[i8; TOGETHER]], groups: usize, offset: i32, sums: &mut [i32]) {
+    /// Groups whose sums 16 bits hold, and whose codes 8 bits do.
+    const SHORT: usize = 8;
+    const { assert!(SHORT * 2 * 15 * 128 <= i16::MAX as usize && SHORT * 15 <= u8::MAX as usize) };
+    for ((w, x), to) in w.chunks_exact(groups).zip(x.chunks_exact(groups)).zip(sums) {
+        let (mut all, mut all_codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for (w, x) in w.chunks(SHORT).zip(x.chunks(SHORT)) {
+            let (mut short, mut codes) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+            for (w, x) in w.iter().zip(x) {
+                _mm_prefetch::<_MM_HINT_T0>(w.as_ptr().cast::<i8>().wrapping_add(AHEAD));
+                // The codes of even columns, and behind them those of odd ones.
+                let w = _mm256_broadcastsi128_si256(bytemuck::cast(*w));
+                let w = _mm256_srlv_epi32(w, _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4));
+                let w = _mm256_and_si256(w, _mm256_set1_epi8(15));
+                short = _mm256_add_epi16(short, _mm256_maddubs_epi16(w, bytemuck::cast(*x)));
+                codes = _mm256_add_epi8(codes, w);
+            }
+            all = _mm256_add_epi32(all, _mm256_madd_epi16(short, _mm256_set1_epi16(1)));
+            all_codes = _mm256_add_epi32(all_codes, _mm256_sad_epu8(codes, _mm256_setzero_si256()));
+        }
+        let [sum, of_codes] =
+            [all, all_codes].map(|all| bytemuck::cast::<_, [i32; LANES]>(all).iter().sum::<i32>());
+        *to = sum + offset * of_codes;
     }
 }
 

@@ -32,14 +32,15 @@ pub type Weights = [i8; 4];
 pub type Inputs = [u8; 4];
 /// Bytes are as their types say.
 pub const SIGNED_WEIGHTS: bool = false;
-/// The most that small weights are, either way: those of 4 bits.
-pub const SMALL: usize = 15;
 /// The bytes of weights are unsigned, and those of inputs signed.
 pub const SIGNED_INPUTS: bool = true;
 /// The sums of the rows of weights are wanted, too.
 pub const WITH_ROWS: bool = true;
 /// They are not.
 pub const ALONE: bool = false;
+/// The most that small weights are, either way: those of 4 bits.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+const SMALL: usize = 15;
 /// For each row of weights and each input of a strip.
 pub type Sums = [[i32; WIDTH]; ROWS];
 
@@ -140,11 +141,22 @@ impl Form {
     }
 
     /// The same for weights of `bits`, without their zero points.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
     pub fn for_bits(bits: u8) -> Self {
         match Self::best() {
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(cpu) if 1 << bits <= SMALL + 1 => Self::SmallAvx2(cpu),
             best => best,
+        }
+    }
+
+    /// That it has AVX2, if so.
+    #[cfg(target_arch = "x86_64")]
+    pub fn avx2(self) -> Option<Avx2> {
+        match self {
+            Self::Vnni(cpu) => Some(cpu.avx2()),
+            Self::Avx2(cpu) | Self::SmallAvx2(cpu) => Some(cpu),
+            Self::Plain => None,
         }
     }
 
@@ -208,13 +220,14 @@ impl Form {
                 return unsafe { vnni::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums) };
             }
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: the same.
-            Self::Avx2(cpu) => unsafe {
-                return widened::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums);
-            },
+            Self::Avx2(cpu) => {
+                // SAFETY: the same.
+                return unsafe { widened::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums) };
+            }
             #[cfg(target_arch = "x86_64")]
             Self::SmallAvx2(cpu) => {
                 assert!(!S, "small weights are signed");
+                debug_assert!(w.iter().all(|w| are_small(w)), "some weights are not small");
                 // SAFETY: the same.
                 unsafe { small::strip(cpu, w, x, offsets, lanes, ahead, sums) }
             }
@@ -250,9 +263,10 @@ impl Form {
                 }
                 Self::SmallAvx2(cpu) => {
                     let (x, offsets) = (&x[..quads * LANES], &taps.offsets[..each.min(quads)]);
+                    debug_assert!(w.iter().all(|w| are_small(w)), "some weights are not small");
                     assert!(offsets.iter().enumerate().all(|(i, offset)| *offset as usize == i * LANES));
-                    // SAFETY: all rows are cut to as many quads, the offsets have just been seen to count vectors of inputs, of
-                    // which there are as many, and there is room for all rows.
+                    // SAFETY: all rows are cut to as many quads, the offsets have just been seen to count vectors of inputs,
+                    // of which there are as many, and there is room for all rows.
                     unsafe { small::blocks(cpu, w, x, offsets, (parts, zeros), ahead, (total, stride)) };
                     return;
                 }
@@ -288,9 +302,8 @@ impl Form {
                 true
             }
             #[cfg(target_arch = "x86_64")]
-            Self::SmallAvx2(cpu)
-                if step.is_multiple_of(nibbles256::COLUMNS) && to.len().is_multiple_of(step) =>
-            {
+            _ if step.is_multiple_of(nibbles256::COLUMNS) && to.len().is_multiple_of(step) => {
+                let Some(cpu) = self.avx2() else { return false };
                 let (codes, to) = (codes.as_chunks().0, to.as_chunks_mut().0);
                 nibbles256::signed(cpu, codes, step / nibbles256::COLUMNS, zeros, to, sums);
                 true
@@ -383,6 +396,11 @@ impl Form {
             },
         );
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn are_small(w: &[Weights]) -> bool {
+    w.as_flattened().iter().all(|w| usize::from(w.unsigned_abs()) <= SMALL)
 }
 
 /// A byte of a weight.

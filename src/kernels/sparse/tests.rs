@@ -295,7 +295,8 @@ proptest! {
     #[test]
     fn rows_of_two_of_four_give_the_sums(
         groups in prop::collection::vec(0_usize..6, 0..300), whole in any::<bool>(), start in 0_usize..4,
-        bad in prop::option::of(any::<prop::sample::Index>()), zero in any::<u8>(), offset in -127_i32..=128,
+        bad in prop::option::of(any::<prop::sample::Index>()), empty in any::<bool>(),
+        zero in any::<u8>(), offset in -127_i32..=128,
     ) {
         let groups = if whole { &groups[..groups.len() / 32 * 32] } else { &groups[..] };
         let cols = 4 * groups.len();
@@ -303,7 +304,10 @@ proptest! {
         groups.iter().enumerate().for_each(|(i, two)| TWO[*two].iter().for_each(|at| on[4 * i + at] = true));
         // One group that keeps another number of entries.
         let bad = bad.filter(|_| cols > 0).map(|at| at.index(cols));
-        bad.iter().for_each(|at| on[*at] = !on[*at]);
+        bad.iter().for_each(|at| match empty {
+            true => on[at / 4 * 4..][..4].fill(false),
+            false => on[*at] = !on[*at],
+        });
         let (words, columns) = row(&on, start * WORD);
         let bits = Bits { words: &words, start: start * WORD, cols };
         let codes: Vec<u8> = (0..columns.len() + start).map(|i| (i * 37) as u8).collect();

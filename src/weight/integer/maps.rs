@@ -172,6 +172,7 @@ struct Strip {
 #[derive(Debug)]
 pub(crate) struct MapKernel {
     how: Activations,
+    bits: u8,
     /// Inputs of a window.
     cols: usize,
     /// Of all rows, and some more that fill up the last few: `[rows, quads]`.
@@ -233,7 +234,7 @@ impl<T: Float> Leaf<T> {
             ones.resize(quads, [0; TOGETHER]);
             sort_kernel(&vec![1; self.cols], channels, kernel, &mut ones);
         }
-        Ok(Some(MapKernel { how, cols: self.cols, w, parts, ones }))
+        Ok(Some(MapKernel { how, bits: decoder.bits(), cols: self.cols, w, parts, ones }))
     }
 }
 
@@ -392,7 +393,7 @@ impl<T: Float> Layer<'_, T> {
 
     /// The maps of some tiles of rows, from `first_tile` on.
     fn tiles(&self, first_tile: usize, coded: &Coded<'_, T>, maps: &mut [T]) {
-        let (form, quads, map) = (Form::best(), self.taps.count(), self.windows.count());
+        let (form, quads, map) = (Form::for_bits(self.kernel.bits), self.taps.count(), self.windows.count());
         let (scale, zero) = (coded.grid.scale.widen(), i32::from(coded.grid.zero));
         let (mut sums, mut numbers) = ([[0; WIDTH]; ROWS], [[T::zero(); 2 * WIDTH]; ROWS]);
         for (first, maps) in (first_tile * ROWS..).step_by(ROWS).zip(maps.chunks_mut(ROWS * map)) {

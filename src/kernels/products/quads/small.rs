@@ -1,11 +1,11 @@
-//! Integer products in AVX2 of weights that are small: `vpmaddubsw` never cuts off sums of two of their products, and some
-//! more of them fit 16 bits together.
+//! Integer products in AVX2 of weights that are small: `vpmaddubsw` never cuts off sums of two of their products, and
+//! some more of them fit 16 bits together.
 #![allow(unsafe_code)]
 
 use super::{Inputs, Part, ROWS, SMALL, Sums, WIDTH, Weights};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
-    __m256d, __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_pd,
+    __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_pd,
     _mm256_castsi256_si128, _mm256_cvtepi32_pd, _mm256_extracti128_si256, _mm256_loadu_pd,
     _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_mul_pd, _mm256_mullo_epi32,
     _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_pd, _mm256_setzero_pd, _mm256_setzero_si256,
@@ -36,9 +36,10 @@ pub(super) unsafe fn strip(
     ahead: &[u8],
     sums: &mut Sums,
 ) {
-    prefetch(ahead);
+    let mut ahead = parts_of(ahead, 2 * (lanes / LANES));
     for first in (0..lanes).step_by(LANES) {
         for half in [0, HALF] {
+            prefetch(ahead.next());
             let rows = std::array::from_fn(|r| w[half + r]);
             let x = x.as_ptr().wrapping_add(first);
             // SAFETY: an `Avx2` exists, so the CPU has the instructions; the 8 inputs from `first` on are some of those that
@@ -79,9 +80,10 @@ pub(super) unsafe fn blocks(
     ahead: &[u8],
     (total, stride): (&mut [f64], usize),
 ) {
-    prefetch(ahead);
+    let mut ahead = parts_of(ahead, 4);
     for (first, zeros) in (0..).step_by(LANES).zip(zeros.as_chunks().0) {
         for half in [0, HALF] {
+            prefetch(ahead.next());
             let rows = std::array::from_fn(|r| w[half + r]);
             let total = &mut total[half * stride + first..];
             // SAFETY: an `Avx2` exists, so the CPU has the instructions; the rest is as the caller promises.
@@ -112,7 +114,9 @@ unsafe fn add_blocks(
     let zeros = unsafe { _mm256_loadu_si256(zeros.as_ptr().cast()) };
     let mut sums = [[_mm256_setzero_pd(); 2]; HALF];
     for (sums, total) in sums.iter_mut().zip(total.chunks(stride)) {
-        *sums = halves(total).map(|half| load4(half));
+        let total = &total[..LANES];
+        // SAFETY: twice 4 numbers.
+        *sums = unsafe { [_mm256_loadu_pd(total.as_ptr()), _mm256_loadu_pd(total.as_ptr().add(4))] };
     }
     let each = offsets.len();
     for (i, parts) in parts.iter().enumerate() {
@@ -182,22 +186,14 @@ unsafe fn weights(quad: *const Weights) -> __m256i {
     _mm256_set1_epi32(unsafe { quad.cast::<i32>().read_unaligned() })
 }
 
-/// The numbers of 8 inputs.
-fn halves(total: &[f64]) -> [&[f64; 4]; 2] {
-    let [a, b] = total[..LANES].as_chunks().0 else { unreachable!("twice 4 are 8") };
-    [a, b]
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn load4(x: &[f64; 4]) -> __m256d {
-    // SAFETY: the array holds the 32 bytes that are read; the load takes any alignment.
-    unsafe { _mm256_loadu_pd(x.as_ptr()) }
+/// Up to `n` parts that are about as long.
+fn parts_of(bytes: &[u8], n: usize) -> impl Iterator<Item = &[u8]> {
+    bytes.chunks(bytes.len().div_ceil(n).max(1))
 }
 
 /// Has all of it brought near: hints, which never fault.
-fn prefetch(ahead: &[u8]) {
-    for line in ahead.chunks(LINE) {
+fn prefetch(ahead: Option<&[u8]>) {
+    for line in ahead.unwrap_or_default().chunks(LINE) {
         // SAFETY: every x86-64 has the instruction.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
     }

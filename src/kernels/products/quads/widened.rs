@@ -115,7 +115,7 @@ fn widen<const S: bool, const OF_ROWS: bool>(
 /// Adds products with 8 inputs to the sums from `first` on.
 ///
 /// # Safety
-/// For each offset `x` holds 8 inputs, and each row of `w` as many pairs as there are offsets.
+/// For each offset `x` holds 8 inputs, and as many pairs of each row of `w` have been written as there are offsets.
 #[target_feature(enable = "avx2")]
 unsafe fn add_products<const S: bool>(
     w: &[[Pairs; 2]; ROWS],
@@ -140,9 +140,9 @@ unsafe fn add_products<const S: bool>(
             (_mm256_and_si256(x, _mm256_set1_epi16(0xff)), _mm256_srli_epi16::<8>(x))
         };
         for (acc, [w_even, w_odd]) in acc.iter_mut().zip(w) {
-            // SAFETY: there are as many pairs as offsets, as the caller promises.
-            let [w_even, w_odd] =
-                unsafe { [w_even.get_unchecked(i), w_odd.get_unchecked(i)].map(|w| w.assume_init()) };
+            // SAFETY: as many pairs as offsets have been written, as the caller promises.
+            let (w_even, w_odd) =
+                unsafe { (w_even.get_unchecked(i).assume_init(), w_odd.get_unchecked(i).assume_init()) };
             let (w_even, w_odd) = (bytemuck::cast(w_even), bytemuck::cast(w_odd));
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_even), even));
             *acc = _mm256_add_epi32(*acc, _mm256_madd_epi16(_mm256_set1_epi32(w_odd), odd));
