@@ -294,6 +294,8 @@ impl Form {
         to: &mut [i8],
         sums: &mut [i32],
     ) -> bool {
+        // Others may follow.
+        let codes = &codes[..to.len() / 2];
         match self {
             #[cfg(target_arch = "x86_64")]
             Self::Vnni(cpu) if step.is_multiple_of(nibbles512::COLUMNS) && to.len().is_multiple_of(step) => {
