@@ -122,7 +122,7 @@ pub enum Form {
     Vnni(Vnni),
     #[cfg(target_arch = "x86_64")]
     Avx2(Avx2),
-    /// For signed weights that are no more than [`SMALL`].
+    /// For signed weights of up to 4 bits, which are no more than 15 either way.
     #[cfg(target_arch = "x86_64")]
     SmallAvx2(Avx2),
     Plain,
