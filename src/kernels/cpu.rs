@@ -64,13 +64,13 @@ impl Answer {
 fn is_wanted(level: &str) -> bool {
     const LEVELS: [&str; 4] = ["portable", "avx2", "avx512", "all"];
     let place = |level: &str| LEVELS.iter().position(|known| *known == level);
-    match std::env::var("BANTAM_CPU") {
-        Ok(last) if cfg!(feature = "bench") => {
-            assert!(place(&last).is_some(), "BANTAM_CPU is `{last}`, and not one of {LEVELS:?}");
-            place(level) <= place(&last)
-        }
-        _ => true,
+    if !cfg!(feature = "bench") {
+        return true;
     }
+    std::env::var("BANTAM_CPU").map_or(true, |last| {
+        assert!(place(&last).is_some(), "BANTAM_CPU is `{last}`, and not one of {LEVELS:?}");
+        place(level) <= place(&last)
+    })
 }
 
 /// Whether AVX2 and what always comes with it are there.

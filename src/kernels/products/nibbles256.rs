@@ -223,6 +223,7 @@ pub(super) fn signed(
     to: &mut [[i8; COLUMNS]],
     sums: &mut [i32],
 ) {
+    debug_assert_eq!(w.len(), to.len());
     // SAFETY: an `Avx2` exists, so the CPU has the instructions.
     unsafe { signed_steps(w, each, zeros, to, sums) }
 }

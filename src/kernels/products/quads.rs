@@ -80,6 +80,20 @@ impl Taps {
     }
 }
 
+/// Rows of weights and the inputs that they meet, which [`Form::strip`] alone makes: for each offset `x` holds as many
+/// inputs as there are lanes, and each row holds as many quads as there are offsets.
+#[derive(Clone, Copy)]
+pub(super) struct Meeting<'a> {
+    pub(super) w: [&'a [Weights]; ROWS],
+    pub(super) x: &'a [Inputs],
+    pub(super) offsets: &'a [u32],
+    /// 16, or 32.
+    pub(super) lanes: usize,
+    /// What is brought near meanwhile.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    pub(super) ahead: &'a [u8],
+}
+
 /// How a row's sums become numbers.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
@@ -198,8 +212,6 @@ impl Form {
     ///
     /// Bytes are as their types say, or, for `S` = [`SIGNED_INPUTS`], the other way round. Gives the sums of the rows
     /// [`WITH_ROWS`], else zeros.
-    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-    #[allow(unsafe_code)]
     pub fn strip<const S: bool, const ROWS_TOO: bool>(
         self,
         w: [&[Weights]; ROWS],
@@ -212,26 +224,19 @@ impl Form {
         assert!(matches!(lanes, 16 | 32), "{lanes} lanes");
         let offsets = taps.first(w[0].len(), x, lanes);
         let w = w.map(|w| &w[..offsets.len()]);
+        let meeting = Meeting { w, x, offsets, lanes, ahead };
         match self {
             #[cfg(target_arch = "x86_64")]
-            Self::Vnni(cpu) => {
-                // SAFETY: 16 or 32 lanes, all offsets are such that as many inputs lie there (`first` has looked), and
-                // the rows are cut to as many quads.
-                return unsafe { vnni::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums) };
-            }
+            Self::Vnni(cpu) => return vnni::strip::<S, ROWS_TOO>(cpu, meeting, sums),
             #[cfg(target_arch = "x86_64")]
-            Self::Avx2(cpu) => {
-                // SAFETY: the same.
-                return unsafe { widened::strip::<S, ROWS_TOO>(cpu, w, x, offsets, lanes, ahead, sums) };
-            }
+            Self::Avx2(cpu) => return widened::strip::<S, ROWS_TOO>(cpu, meeting, sums),
             #[cfg(target_arch = "x86_64")]
             Self::SmallAvx2(cpu) => {
                 assert!(!S, "small weights are signed");
                 debug_assert!(w.iter().all(|w| are_small(w)), "some weights are not small");
-                // SAFETY: the same.
-                unsafe { small::strip(cpu, w, x, offsets, lanes, ahead, sums) }
+                small::strip(cpu, meeting, sums);
             }
-            Self::Plain => plain_strip::<S>(w, x, offsets, lanes, sums),
+            Self::Plain => plain_strip::<S>(meeting, sums),
         }
         let sum = |w: &[Weights]| w.as_flattened().iter().map(|w| weight::<S>(*w)).sum();
         if ROWS_TOO { w.map(sum) } else { [0; ROWS] }
@@ -417,13 +422,7 @@ fn input<const S: bool>(byte: u8) -> i32 {
     if S { i32::from(byte.cast_signed()) } else { i32::from(byte) }
 }
 
-fn plain_strip<const S: bool>(
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    sums: &mut Sums,
-) {
+fn plain_strip<const S: bool>(Meeting { w, x, offsets, lanes, .. }: Meeting<'_>, sums: &mut Sums) {
     for (w, sums) in w.iter().zip(sums) {
         let sums = &mut sums[..lanes];
         sums.fill(0);

@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 use super::avx2::sum4_integers;
-use super::quads::{FEW_ROWS, Inputs, LANES, Part, ROWS, Sums, WIDTH, Weights};
+use super::quads::{FEW_ROWS, Inputs, LANES, Meeting, Part, ROWS, Sums, WIDTH, Weights};
 use crate::kernels::cpu::Vnni;
 use std::arch::x86_64::{
     __m256i, __m512i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi32, _mm512_add_epi32, _mm512_add_pd,
@@ -34,37 +34,26 @@ fn compiled<R>(f: impl FnOnce() -> R) -> R {
 }
 
 /// See [`Form::strip`](super::quads::Form::strip); gives the sums of the rows if it is to.
-///
-/// # Safety
-/// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
-/// offsets.
-pub(super) unsafe fn strip<const S: bool, const OF_ROWS: bool>(
+pub(super) fn strip<const S: bool, const OF_ROWS: bool>(
     _: Vnni,
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    ahead: &[u8],
+    meeting: Meeting<'_>,
     sums: &mut Sums,
 ) -> [i32; ROWS] {
-    // SAFETY: a `Vnni` exists, so the CPU has the instructions; the rest is as the caller promises.
+    // SAFETY: a `Vnni` exists, so the CPU has the instructions; there are as many lanes.
     unsafe {
-        if lanes == WIDTH {
-            vectors::<2, S, OF_ROWS>(w, x, offsets, ahead, sums)
+        if meeting.lanes == WIDTH {
+            vectors::<2, S, OF_ROWS>(meeting, sums)
         } else {
-            vectors::<1, S, OF_ROWS>(w, x, offsets, ahead, sums)
+            vectors::<1, S, OF_ROWS>(meeting, sums)
         }
     }
 }
 
 /// # Safety
-/// For each offset `x` holds `V` vectors, and each row holds as many quads as there are offsets.
+/// There are no fewer lanes than `V` vectors have.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2")]
 unsafe fn vectors<const V: usize, const S: bool, const OF_ROWS: bool>(
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    ahead: &[u8],
+    Meeting { w, x, offsets, ahead, .. }: Meeting<'_>,
     sums: &mut Sums,
 ) -> [i32; ROWS] {
     debug_assert!(w.iter().all(|w| w.len() == offsets.len()));
@@ -77,7 +66,7 @@ unsafe fn vectors<const V: usize, const S: bool, const OF_ROWS: bool>(
             _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(BYTES * line).cast());
         }
         for (j, offset) in offsets.iter().enumerate() {
-            // SAFETY: `V` vectors lie there, as the caller promises.
+            // SAFETY: as many inputs lie there as there are lanes, which are `V` vectors.
             let x: [_; V] = std::array::from_fn(|v| unsafe {
                 _mm512_loadu_si512(x.as_ptr().add(*offset as usize + v * LANES).cast())
             });

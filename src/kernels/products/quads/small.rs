@@ -2,7 +2,7 @@
 //! some more of them fit 16 bits together.
 #![allow(unsafe_code)]
 
-use super::{Inputs, Part, ROWS, SMALL, Sums, WIDTH, Weights};
+use super::{Inputs, Meeting, Part, ROWS, SMALL, Sums, WIDTH, Weights};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m256i, _MM_HINT_T0, _mm_prefetch, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_pd,
@@ -23,34 +23,24 @@ const HALF: usize = ROWS / 2;
 const LINE: usize = 64;
 
 /// See [`Form::strip`](super::Form::strip).
-///
-/// # Safety
-/// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
-/// offsets.
-pub(super) unsafe fn strip(
-    _: Avx2,
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    ahead: &[u8],
-    sums: &mut Sums,
-) {
+pub(super) fn strip(_: Avx2, Meeting { w, x, offsets, lanes, ahead }: Meeting<'_>, sums: &mut Sums) {
     let mut ahead = parts_of(ahead, 2 * (lanes / LANES));
     for first in (0..lanes).step_by(LANES) {
         for half in [0, HALF] {
             prefetch(ahead.next());
             let rows = std::array::from_fn(|r| w[half + r]);
             let x = x.as_ptr().wrapping_add(first);
-            // SAFETY: an `Avx2` exists, so the CPU has the instructions; the 8 inputs from `first` on are some of those that
-            // the caller promises, and so are the quads.
+            // SAFETY: an `Avx2` exists, so the CPU has the instructions; as many inputs as there are lanes lie at each offset,
+            // 8 of them from `first` on, and there are as many quads as offsets.
             unsafe { few_rows(rows, x, offsets, first, &mut sums[half..]) };
         }
     }
 }
 
+/// The sums from `first` on.
+///
 /// # Safety
-/// As [`strip`], with 8 inputs from `x` on, whose sums are those from `first` on.
+/// As [`sums_of`].
 #[target_feature(enable = "avx2")]
 unsafe fn few_rows(
     w: [&[Weights]; HALF],

@@ -2,7 +2,7 @@
 //! two that 16 bits do not hold. So bytes are widened; for small weights see [`small`](super::small).
 #![allow(unsafe_code)]
 
-use super::{Inputs, ROWS, Sums, Weights};
+use super::{Inputs, Meeting, ROWS, Sums, Weights};
 use crate::kernels::cpu::Avx2;
 use std::arch::x86_64::{
     __m128i, __m256i, _MM_HINT_T0, _mm_loadu_si128, _mm_prefetch, _mm_setr_epi8, _mm_shuffle_epi8,
@@ -21,36 +21,22 @@ const CHUNK: usize = 64;
 const LINE: usize = 64;
 
 /// See [`Form::strip`](super::Form::strip); gives the sums of the rows if it is to.
-///
-/// # Safety
-/// For each offset `x` holds as many inputs as there are lanes, 16 or 32, and each row holds as many quads as there are
-/// offsets.
-pub(super) unsafe fn strip<const S: bool, const OF_ROWS: bool>(
+pub(super) fn strip<const S: bool, const OF_ROWS: bool>(
     _: Avx2,
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    ahead: &[u8],
+    meeting: Meeting<'_>,
     sums: &mut Sums,
 ) -> [i32; ROWS] {
-    // SAFETY: an `Avx2` exists, so the CPU has the instructions; the rest is as the caller promises.
-    unsafe { wide::<S, OF_ROWS>(w, x, offsets, lanes, ahead, sums) }
+    // SAFETY: an `Avx2` exists, so the CPU has the instructions.
+    unsafe { wide::<S, OF_ROWS>(meeting, sums) }
 }
 
 /// For each quad of a row the even columns, or the odd ones, in 16 bits. Apart: what lies side by side would be loaded
 /// together, and then taken apart. Not filled with zeros, which takes as long as some products.
 type Pairs = [MaybeUninit<[i16; 2]>; CHUNK];
 
-/// # Safety
-/// As [`strip`].
 #[target_feature(enable = "avx2")]
-unsafe fn wide<const S: bool, const OF_ROWS: bool>(
-    w: [&[Weights]; ROWS],
-    x: &[Inputs],
-    offsets: &[u32],
-    lanes: usize,
-    ahead: &[u8],
+fn wide<const S: bool, const OF_ROWS: bool>(
+    Meeting { w, x, offsets, lanes, ahead }: Meeting<'_>,
     sums: &mut Sums,
 ) -> [i32; ROWS] {
     let mut near: [[Pairs; 2]; ROWS] = [[[MaybeUninit::uninit(); CHUNK]; 2]; ROWS];
@@ -68,8 +54,8 @@ unsafe fn wide<const S: bool, const OF_ROWS: bool>(
                 _mm_prefetch::<_MM_HINT_T0>(ahead.as_ptr().wrapping_add(LINE * line).cast());
             }
             line += lines;
-            // SAFETY: the 8 inputs from `first` on are some of those that the caller promises, and as many quads have just
-            // been widened in each row.
+            // SAFETY: as many inputs as there are lanes lie at each offset, 8 of them from `first` on, and as many quads
+            // have just been widened in each row.
             unsafe { add_products::<S>(&near, &x[first..], offsets, first, sums) };
         }
     }
