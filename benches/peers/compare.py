@@ -25,7 +25,7 @@ PEERS_UP_TO = 16384
 
 def measure(row, options, threads, side=None):
     """All rounds of a row: what was measured, by who. With a side, the step and the peers at that size."""
-    variables = environment(threads, options.memory, options.cpu)
+    variables = environment(options, threads)
     data = os.path.join(options.dir, "data")
     os.makedirs(data, exist_ok=True)
     size = ["--side", str(side)] if side else []
@@ -118,7 +118,7 @@ def arguments():
         "--cpu",
         choices=["all", "avx2"],
         default="all",
-        help="`avx2`: nothing that came after it in ours, torch and numpy",
+        help="`avx2`: nothing that came after it in ours, torch, ONNX Runtime and numpy",
     )
     parse.add_argument("--ours-only", action="store_true", help="no peers: ours and the limit")
     parse.add_argument(

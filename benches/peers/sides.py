@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 
+import held
+
 # Memory that is freed stays mapped, for both sides: fresh memory costs more than most of the work.
 MAPPED = "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=34359738368:glibc.malloc.arena_max=1"
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -52,24 +54,15 @@ def busy():
     return (user + nice + system + irq + softirq) / TICKS
 
 
-# What leaves out all instructions after AVX2 in ours, torch and numpy. ONNX Runtime and the crates ask the CPU alone.
-AVX2 = {
-    "BANTAM_CPU": "avx2",
-    "ATEN_CPU_CAPABILITY": "avx2",
-    "ONEDNN_MAX_CPU_ISA": "AVX2",
-    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL AVX512_ICL AVX512_SPR",
-    "OPENBLAS_CORETYPE": "Haswell",
-}
-
-
-def environment(threads, memory, cpu):
+def environment(options, threads):
     variables = dict(os.environ)
     variables.pop("BANTAM_CPU", None)
-    if cpu == "avx2":
-        variables.update(AVX2)
+    if options.cpu == "avx2":
+        variables.update(held.VARIABLES)
+        if not options.ours_only:
+            variables["PYTHONPATH"] = held.onnxruntime(options.dir)
     for name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "RAYON"):
         variables[f"{name}_NUM_THREADS"] = str(threads)
-    if memory == "mapped":
+    if options.memory == "mapped":
         variables["GLIBC_TUNABLES"] = MAPPED
     return variables

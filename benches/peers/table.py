@@ -142,7 +142,7 @@ def machine(options):
             f"- {', '.join(libraries)}",
             f"- {options.threads} threads, {options.rounds} rounds, memory {options.memory},"
             f" load average at the start {os.getloadavg()[0]:.1f}",
-            *(["- AVX2 alone in bantam, torch and numpy"] if options.cpu == "avx2" else []),
+            *(["- AVX2 alone in bantam, torch (not fbgemm), ONNX Runtime and numpy"] if options.cpu == "avx2" else []),
         ]
     )
 
